@@ -1,0 +1,173 @@
+"""Which graphs a task is exported as: their functions, named tensors and dynamic axes. One table for all formats."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+
+from export.errors import ExportError
+from zoo.layers.span import CacheLayout
+from zoo.tasks import TaskModel
+
+BATCH, SEQUENCE, PAST, TOTAL = (
+    "batch_size",
+    "sequence_length",
+    "past_sequence_length",
+    "total_sequence_length",
+)
+ENCODER_SEQUENCE = "encoder_sequence_length"
+KEPT = "logits_length"
+
+KEEP = "logits_to_keep"
+"""The decoder's optional input: 0 gives the logits of all positions, 1 those of each row's last token."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output: its name, type and axes (a string names a dynamic one)."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+    def spec(self) -> tf.TensorSpec:
+        """The tensor as TensorFlow describes it."""
+        shape = [axis if isinstance(axis, int) else None for axis in self.axes]
+        return tf.TensorSpec(shape, self.dtype, name=self.name)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One function to export: `call` takes and returns tensors by name.
+
+    `defaults` are values of inputs that need not be fed.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    call: Callable[[dict[str, Any]], dict[str, Any]]
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+def _ids(name: str, length: str = SEQUENCE) -> Tensor:
+    return Tensor(name, "int64", (BATCH, length))
+
+
+_OUTPUT_AXES: dict[str, tuple[str, ...]] = {
+    "text-classification": (BATCH, "num_labels"),
+    "token-classification": (BATCH, SEQUENCE, "num_labels"),
+    "question-answering": (BATCH, SEQUENCE),
+    "fill-mask": (BATCH, SEQUENCE, "vocab_size"),
+    "feature-extraction": (BATCH, SEQUENCE, "hidden_dim"),
+    "sentence-similarity": (BATCH, "hidden_dim"),
+}
+
+
+def forward_graph(model: TaskModel) -> Graph:
+    """The whole model without a cache."""
+    inputs = [_ids("input_ids"), _ids("attention_mask")]
+    length = SEQUENCE
+    if model.config.token_types:
+        inputs.append(_ids("token_type_ids"))
+    if model.architecture == "encoder-decoder":
+        length = "decoder_sequence_length"
+        inputs.append(_ids("decoder_input_ids", length))
+    sizes = {
+        "num_labels": len(model.labels or ()),
+        "vocab_size": model.config.vocab_size,
+        "hidden_dim": model.config.hidden_dim,
+    }
+    axes = _OUTPUT_AXES.get(model.task, (BATCH, length, "vocab_size"))
+    outputs = tuple(
+        Tensor(name, "float32", tuple(sizes.get(axis, axis) for axis in axes))
+        for name in model.spec.outputs
+    )
+    return Graph("model", tuple(inputs), outputs, lambda feeds: model(feeds, training=False))
+
+
+def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor]:
+    """Keys and values of every layer; `kind` is "", "decoder." or "encoder."."""
+    config = model.config
+    axes = (BATCH, config.num_kv_heads, length, config.head_dim)
+    return [
+        Tensor(f"{prefix}.{i}.{kind}{part}", "float32", axes)
+        for i in range(len(model.decoder.blocks))
+        for part in ("key", "value")
+    ]
+
+
+def _pairs(feeds: dict[str, Any], tensors: list[Tensor]) -> list[tuple[Any, Any]]:
+    values = [feeds[tensor.name] for tensor in tensors]
+    return list(zip(values[0::2], values[1::2], strict=True))
+
+
+def _flat(tensors: list[Tensor], pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    values = [value for pair in pairs for value in pair]
+    return {tensor.name: value for tensor, value in zip(tensors, values, strict=True)}
+
+
+def encode_graph(model: TaskModel) -> Graph:
+    """An encoder-decoder's encoder, with each decoder layer's cross-attention keys and values."""
+    memory = _cache(model, "present", "encoder.", SEQUENCE)
+    hidden = Tensor("last_hidden_state", "float32", (BATCH, SEQUENCE, model.config.hidden_dim))
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        states, pairs = model.encode(feeds["input_ids"], feeds["attention_mask"])
+        return {hidden.name: states, **_flat(memory, pairs)}
+
+    inputs = (_ids("input_ids"), _ids("attention_mask"))
+    return Graph("encoder", inputs, (hidden, *memory), call)
+
+
+def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
+    """One cached call of a decoder: prompt or next token. See `TaskModel.step`."""
+    kind = "decoder." if model.encoder is not None else ""
+    past = _cache(model, "past_key_values", kind, PAST)
+    present = _cache(model, "present", kind, "present_sequence_length")
+    inputs = [_ids("input_ids"), _ids("attention_mask", TOTAL), *past]
+    memory: list[Tensor] = []
+    if model.encoder is not None:
+        memory = _cache(model, "past_key_values", "encoder.", ENCODER_SEQUENCE)
+        inputs += [_ids("encoder_attention_mask", ENCODER_SEQUENCE), *memory]
+    inputs.append(Tensor(KEEP, "int64", ()))
+    logits = Tensor("logits", "float32", (BATCH, KEPT, model.config.vocab_size))
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        logits_, pairs = model.step(
+            feeds["input_ids"],
+            feeds["attention_mask"],
+            _pairs(feeds, past),
+            cache,
+            memory=_pairs(feeds, memory) or None,
+            memory_mask=feeds.get("encoder_attention_mask"),
+            keep=lambda states, span: _kept_states(states, span, feeds[KEEP]),
+        )
+        return {logits.name: logits_, **_flat(present, pairs)}
+
+    # Clients of the growing layout expect all logits; a prompt's other logits only cost time.
+    default = tf.constant(1 if cache == "buffer" else 0, "int64").numpy()
+    name = "decoder" if model.encoder is not None else "model"
+    return Graph(name, tuple(inputs), (logits, *present), call, {KEEP: default})
+
+
+def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
+    """[B, S, D] -> [B, K, D]: all states where `keep` is 0 (K = S), else each row's last (K = 1)."""
+    batch, length = tf.shape(states)[0], tf.shape(states)[1]
+    everything = tf.cast(tf.equal(keep, 0), "int32")
+    steps = tf.range(everything * length + (1 - everything))
+    index = steps[None, :] * everything + span.last[:, None] * (1 - everything)  # (B, K)
+    rows = tf.reshape(states, [-1, states.shape[-1]])
+    return tf.gather(rows, index + tf.range(batch)[:, None] * length)
+
+
+def onnx_graphs(model: TaskModel, cache: CacheLayout) -> list[Graph]:
+    """The graphs of an ONNX bundle."""
+    if model.architecture == "encoder":
+        return [forward_graph(model)]
+    if model.architecture == "decoder":
+        return [step_graph(model, cache)]
+    if model.architecture == "encoder-decoder":
+        return [encode_graph(model), step_graph(model, cache)]
+    raise ExportError(f"no graphs are known for the architecture {model.architecture!r}")

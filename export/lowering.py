@@ -1,0 +1,276 @@
+"""Lowering: which ONNX operator each primitive becomes, for each target.
+
+A lowered primitive either computes with plain TensorFlow operators that convert one to one, or emits a placeholder, a
+`PyFunc` whose token names the ONNX operator, its attributes and which optional inputs are given. tf2onnx hands every
+placeholder to `convert_placeholder`, which puts the named operator in its place.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from zoo import ops
+
+MICROSOFT = "com.microsoft"
+UNUSED = "unused_output"
+CONSTANT = "Constant"
+
+constants: ContextVar[dict[str, np.ndarray]] = ContextVar("constants")
+"""Tables that the trace under way has met, by name."""
+
+
+def emit(
+    op_type: str,
+    inputs: Sequence[tf.Tensor | None],
+    outputs: Sequence[tuple[str, Sequence[int | None]] | None],
+    domain: str = MICROSOFT,
+    **attributes: Any,
+) -> list[tf.Tensor]:
+    """Emits a placeholder for an ONNX operator.
+
+    Args:
+        op_type: The operator.
+        inputs: None stands for an optional input that is not given.
+        outputs: (type, shape) of each; None for an optional output that is not wanted.
+        domain: The operator's domain; "" is ONNX' own.
+        **attributes: The operator's attributes.
+    """
+    token = {
+        "domain": domain,
+        "op_type": op_type,
+        "attributes": attributes,
+        "inputs": [value is not None for value in inputs],
+        "outputs": [value is not None for value in outputs],
+    }
+    wanted = [value for value in outputs if value is not None]
+    results = tf.raw_ops.PyFunc(
+        input=[tf.convert_to_tensor(value) for value in inputs if value is not None],
+        token=json.dumps(token),
+        Tout=[tf.as_dtype(dtype) for dtype, _ in wanted],
+    )
+    for result, (_, shape) in zip(results, wanted, strict=True):
+        result.set_shape(shape)
+    return results
+
+
+def convert_placeholder(ctx: Any, node: Any, name: str, args: Any) -> None:
+    """tf2onnx custom-op handler: puts the operator that a placeholder names in its place."""
+    token = json.loads(node.get_attr_str("token"))
+    given, produced = iter(list(node.input)), iter(list(node.output))
+    dtypes, shapes = iter(node.output_dtypes), iter(node.output_shapes)
+    ctx.remove_node(node.name)
+    if token["op_type"] == CONSTANT:
+        table = token["attributes"]["name"]
+        value = ctx.make_const(f"{table}_{node.name.replace('/', '_')}", constants.get()[table])
+        ctx.make_node("Identity", [value.output[0]], outputs=[next(produced)], name=node.name)
+        return
+    inputs = [next(given) if present else "" for present in token["inputs"]]
+    outputs, output_dtypes, output_shapes = [], [], []
+    for i, wanted in enumerate(token["outputs"]):
+        outputs.append(next(produced) if wanted else f"{UNUSED}_{node.name}_{i}")
+        output_dtypes.append(next(dtypes) if wanted else 1)
+        output_shapes.append(next(shapes) if wanted else None)
+    ctx.make_node(
+        token["op_type"],
+        inputs,
+        attr=token["attributes"],
+        outputs=outputs,
+        name=node.name,
+        domain=token["domain"],
+        shapes=output_shapes,
+        dtypes=output_dtypes,
+    )
+
+
+def _static(x: tf.Tensor) -> list[int | None]:
+    return x.shape.as_list()
+
+
+# --- what both targets share -------------------------------------------------------------------------------------
+
+
+def _constant(name: str, value: np.ndarray) -> tf.Tensor:
+    known = constants.get()
+    if name in known and not np.array_equal(known[name], value):
+        name = f"{name}_{len(known)}"
+    known[name] = value
+    dtype = tf.as_dtype(value.dtype).name
+    return emit(CONSTANT, [], [(dtype, value.shape)], domain="", name=name)[0]
+
+
+def _linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> tf.Tensor:
+    y = tf.matmul(x, tf.convert_to_tensor(kernel), transpose_b=transpose)
+    return y if bias is None else y + tf.convert_to_tensor(bias)
+
+
+def _embed(ids: Any, table: Any) -> tf.Tensor:
+    return tf.gather(tf.convert_to_tensor(table), ids)
+
+
+def _layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) -> tf.Tensor:
+    return emit(
+        "LayerNormalization",
+        [x, scale, offset],
+        [(x.dtype.name, _static(x))],
+        domain="",
+        axis=-1,
+        epsilon=epsilon,
+    )[0]
+
+
+def _rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> tf.Tensor:
+    mean = tf.reduce_mean(tf.pow(x, 2.0), axis=-1, keepdims=True)
+    return tf.convert_to_tensor(scale) * (x / tf.sqrt(mean + epsilon))
+
+
+PORTABLE: dict[str, Callable[..., Any]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "embed": _embed,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+}
+"""Standard operators of opset 17 and later, for any runtime."""
+
+# --- onnxruntime -------------------------------------------------------------------------------------------------
+
+
+def _fused_linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> tf.Tensor:
+    if not transpose:
+        return _linear(x, kernel, bias)
+    kernel = tf.convert_to_tensor(kernel)
+    shape = [*_static(x)[:-1], _static(kernel)[0]]
+    y = emit("FusedMatMul", [x, kernel], [(x.dtype.name, shape)], transB=1)[0]
+    return y if bias is None else y + tf.convert_to_tensor(bias)
+
+
+def _activation(op_type: str, **attributes: Any) -> Callable[[Any], tf.Tensor]:
+    def call(x: Any) -> tf.Tensor:
+        return emit(op_type, [x], [(x.dtype.name, _static(x))], **attributes)[0]
+
+    return call
+
+
+def _add_layer_norm(
+    x: Any, update: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5
+) -> tuple[tf.Tensor, tf.Tensor]:
+    result = (x.dtype.name, _static(x))
+    y, total = emit(
+        "SkipLayerNormalization",
+        [x, update, scale, offset],
+        [result, None, None, result],
+        epsilon=epsilon,
+    )
+    return y, total
+
+
+def _add_rms_norm(
+    x: Any, update: Any, scale: Any, epsilon: float = 1e-6
+) -> tuple[tf.Tensor, tf.Tensor]:
+    result = (x.dtype.name, _static(x))
+    y, total = emit(
+        "SkipSimplifiedLayerNormalization",
+        [x, update, scale],
+        [result, None, None, result],
+        epsilon=epsilon,
+    )
+    return y, total
+
+
+def _attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any:
+    """GroupQueryAttention for a decoder's cached self attention, MultiHeadAttention for an encoder's and for cross
+    attention; what neither can do stays with the reference.
+    """
+    head_dim = query.shape[-1] // facts["num_heads"]
+    ready = key.shape.rank == 4
+    cached = span.cache == "buffer" and facts["past"] is not None and not ready
+    if cached and head_dim % 8 == 0:
+        return _group_query_attention(query, key, value, span, head_dim, **facts)
+    if (
+        not span.causal
+        and facts["softcap"] is None
+        and facts["num_kv_heads"] == facts["num_heads"]
+        and (span.cache is None)
+    ):
+        return _multi_head_attention(query, key, value, span, **facts)
+    return ops.REFERENCE["attention"](query, key, value, span, **facts)
+
+
+def _group_query_attention(
+    query: Any, key: Any, value: Any, span: Any, head_dim: int, **facts: Any
+) -> Any:
+    cos = sin = None
+    if facts["angles"] is not None:
+        cos, sin = facts["angles"]
+        if head_dim % 16 or cos.shape[-1] % 8:  # sizes that the operator's own rotary does not take
+            turned = {"positions": span.positions, "cos": cos, "sin": sin}
+            turned["interleaved"] = facts["interleaved"]
+            query = ops.rotary(query, num_heads=facts["num_heads"], **turned)
+            key = ops.rotary(key, num_heads=facts["num_kv_heads"], **turned)
+            cos = sin = None
+    past_key, past_value = facts["past"]
+    attributes: dict[str, Any] = {
+        "num_heads": facts["num_heads"],
+        "kv_num_heads": facts["num_kv_heads"],
+        "scale": facts["scale"],
+        "do_rotary": int(cos is not None),
+        "rotary_interleaved": int(facts["interleaved"]),
+        "local_window_size": facts["window"] or -1,
+    }
+    if facts["softcap"] is not None:
+        attributes["softcap"] = facts["softcap"]
+    cache = (query.dtype.name, _static(past_key))
+    inputs = [query, key, value, past_key, past_value, span.lengths - 1, span.total, cos, sin]
+    if facts["bias"] is not None:
+        inputs += [None, tf.cast(facts["bias"], query.dtype)]
+    mixed, present_key, present_value = emit(
+        "GroupQueryAttention",
+        inputs,
+        [(query.dtype.name, _static(query)), cache, cache],
+        **attributes,
+    )
+    return mixed, (present_key, present_value)
+
+
+def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any:
+    if facts["angles"] is not None:
+        turned = dict(zip(("cos", "sin"), facts["angles"], strict=True))
+        turned |= {"positions": span.positions, "interleaved": facts["interleaved"]}
+        turned["num_heads"] = facts["num_heads"]
+        query, key = ops.rotary(query, **turned), ops.rotary(key, **turned)
+    bias = facts["bias"]
+    if facts["window"] is not None:
+        hidden = tf.where(span.allowed(facts["window"]), 0.0, -1e9)
+        bias = hidden if bias is None else bias + hidden
+    mask = None if span.attention_mask is None else span.mask
+    mixed = emit(
+        "MultiHeadAttention",
+        [query, key, value, None, mask, bias],
+        [(query.dtype.name, _static(query))],
+        num_heads=facts["num_heads"],
+        scale=facts["scale"],
+        mask_filter_value=-1e9,
+    )[0]
+    return mixed, None
+
+
+ONNXRUNTIME: dict[str, Callable[..., Any]] = {
+    **PORTABLE,
+    "linear": _fused_linear,
+    "gelu": _activation("Gelu"),
+    "gelu_tanh": _activation("FastGelu"),
+    "silu": _activation("QuickGelu", alpha=1.0),
+    "add_layer_norm": _add_layer_norm,
+    "add_rms_norm": _add_rms_norm,
+    "attention": _attention,
+}
+"""The operators that ONNX Runtime's CPU and CUDA providers run fastest."""
+
+TARGETS: dict[str, dict[str, Callable[..., Any]]] = {
+    "onnxruntime": ONNXRUNTIME,
+    "portable": PORTABLE,
+}

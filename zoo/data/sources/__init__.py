@@ -1,0 +1,67 @@
+"""Corpora made from data that other Python packages already carry: nothing is downloaded.
+
+Each source is a module with `build(split, seed=0, **options) -> list of examples`; a recipe names it as
+`data: {source: dates, options: {...}}`. Splits never depend on `seed`, so no run sees another run's test data.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from zoo.errors import DataError
+
+Split = Literal["train", "validation", "test"]
+SPLITS = ("train", "validation", "test")
+SOURCES = {
+    "dates": "zoo.data.sources.dates",
+    "language": "zoo.data.sources.language",
+    "pydocs": "zoo.data.sources.pydocs",
+}
+
+
+def position_of(key: str) -> float:
+    """A number in [0, 1) by a hash of `key` that is the same everywhere and for ever."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def split_of(key: str, test_share: float, validation_share: float) -> str:
+    """The split that `key` belongs to, by its position."""
+    position = position_of(key)
+    if position < test_share:
+        return "test"
+    return "validation" if position < test_share + validation_share else "train"
+
+
+def check_split(split: str) -> None:
+    """Raises DataError unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise DataError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def get(name: str) -> Callable[..., list[dict[str, Any]]]:
+    """The `build` function of one source.
+
+    Raises:
+        DataError: the source is not known.
+    """
+    if name not in SOURCES:
+        near = get_close_matches(str(name), SOURCES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"source is {name!r}, expected one of {sorted(SOURCES)}{hint}")
+    return importlib.import_module(SOURCES[name]).build
+
+
+def build(name: str, split: Split, seed: int = 0, **options: Any) -> list[dict[str, Any]]:
+    """Examples of one split of a source.
+
+    Raises:
+        DataError: the source, the split or an option is not known.
+    """
+    try:
+        return get(name)(split, seed=seed, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise DataError(f"options of source {name!r} are {options}: {error}") from error

@@ -1,0 +1,128 @@
+"""Heads: what a task computes from a stack's hidden states. All families share them."""
+
+from typing import Any
+
+import keras
+from keras import ops as kops
+
+from zoo import ops
+from zoo.backbones.config import TransformerConfig
+from zoo.layers.linear import Embedding, Linear
+from zoo.layers.norm import Norm
+
+
+def pool(states: Any, attention_mask: Any, how: str) -> Any:
+    """[B, T, D] -> [B, D]: the first token ("cls"), the mean or maximum over tokens, or the last token."""
+    if how == "cls":
+        return states[:, 0]
+    if attention_mask is None:
+        attention_mask = kops.ones(kops.shape(states)[:2], dtype="int32")
+    mask = kops.expand_dims(kops.cast(attention_mask, states.dtype), -1)
+    if how == "mean":
+        return kops.sum(states * mask, axis=1) / kops.maximum(kops.sum(mask, axis=1), 1)
+    if how == "max":
+        return kops.max(states + (mask - 1) * 1e4, axis=1)
+    steps = kops.arange(kops.shape(states)[1], dtype="int32")
+    last = kops.argmax(kops.cast(attention_mask, "int32") * (steps + 1), axis=1)
+    hit = kops.cast(steps[None, :] == kops.cast(kops.expand_dims(last, 1), "int32"), states.dtype)
+    return kops.sum(states * kops.expand_dims(hit, -1), axis=1)
+
+
+class LanguageHead(keras.layers.Layer):
+    """Logits over the vocabulary [..., V] from the token embedding, or from a kernel of its own where it is not tied.
+
+    With `transform`, the dense layer and norm of BERT's masked-language head, and a bias.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, tokens: Embedding, transform: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.tokens = tokens if config.tie_embeddings else None
+        self.kernel = None
+        self.with_bias = transform
+        self.dense = self.norm = None
+        if self.tokens is None:
+            self.kernel = Linear(
+                config.vocab_size, use_bias=False, initializer_range=config.initializer_range, name="output"
+            )
+        if transform:
+            self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")
+            self.norm = Norm(config.norm, config.norm_epsilon, config.norm_bias, name="norm")
+        self.activation = ops.ACTIVATIONS[config.activation]
+
+    def build(self, input_shape: Any = None) -> None:
+        width = (None, None, self.config.hidden_dim)
+        for child in (self.kernel, self.dense, self.norm):
+            if child is not None:
+                child.build(width)
+        self.bias = None
+        if self.with_bias:
+            self.bias = self.add_weight(
+                shape=(self.config.vocab_size,), initializer="zeros", name="bias"
+            )
+
+    def call(self, states: Any) -> Any:
+        x = states
+        if self.dense is not None:
+            x = self.norm(self.activation(self.dense(x)))[0]
+        logits = self.kernel(x) if self.tokens is None else self.tokens.logits(x)
+        if self.bias is not None:
+            logits = logits + self.bias
+        logits = kops.cast(logits, "float32")
+        if self.config.logit_softcap is not None:
+            logits = self.config.logit_softcap * kops.tanh(logits / self.config.logit_softcap)
+        return logits
+
+
+class ClassifierHead(keras.layers.Layer):
+    """Logits per text (`pooling` given) or per token (None): dropout, optional hidden layer, linear; float32."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_labels: int,
+        pooling: str | None = None,
+        hidden_activation: str | None = None,
+        dropout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.pooling = pooling
+        rate = config.dropout if dropout is None else dropout
+        self.dropout = keras.layers.Dropout(rate, name="dropout") if rate else None
+        self.dense = self.activation = None
+        if hidden_activation is not None:
+            self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")
+            self.activation = ops.ACTIVATIONS[hidden_activation]
+        self.logits = Linear(num_labels, True, config.initializer_range, name="logits")
+
+    def build(self, input_shape: Any = None) -> None:
+        for child in (self.dense, self.logits):
+            if child is not None:
+                child.build((None, None, self.config.hidden_dim))
+
+    def call(self, states: Any, attention_mask: Any = None, training: bool | None = None) -> Any:
+        x = states if self.pooling is None else pool(states, attention_mask, self.pooling)
+        if self.dense is not None:
+            x = self.activation(self.dense(x))
+        if self.dropout is not None:
+            x = self.dropout(x, training=training)
+        return kops.cast(self.logits(x), "float32")
+
+
+class EmbeddingHead(keras.layers.Layer):
+    """One vector per text [B, D], pooled and, where `normalize`, of length 1; float32."""
+
+    def __init__(self, pooling: str = "mean", normalize: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pooling = pooling
+        self.normalize = normalize
+
+    def call(self, states: Any, attention_mask: Any = None) -> Any:
+        x = pool(kops.cast(states, "float32"), attention_mask, self.pooling)
+        if self.normalize:
+            x = x * kops.rsqrt(kops.maximum(kops.sum(x * x, axis=-1, keepdims=True), 1e-12))
+        return x

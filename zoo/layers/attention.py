@@ -1,0 +1,116 @@
+"""Attention: projections around the primitive, for self and cross attention, grouped heads and caches."""
+
+from typing import Any
+
+import keras
+from keras import ops as kops
+
+from zoo import ops
+from zoo.backbones.config import TransformerConfig
+from zoo.layers.linear import Linear
+from zoo.layers.norm import Norm
+from zoo.layers.span import Span
+
+KeyValue = tuple[Any, Any]  # ([B, kv_heads, T, head_dim], the same)
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head or grouped-query attention with its four projections.
+
+    Self attention is `call(x, span, ...)`. Cross attention gives `memory`, the other text's keys and values, which
+    `project` computes once from its states [B, T, D].
+
+    Args:
+        config: The facts.
+        window: Local attention; None: everything is seen.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, window: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.window = window
+
+        def linear(units: int, use_bias: bool, name: str) -> Linear:
+            return Linear(units, use_bias, config.initializer_range, name=name)
+
+        kv_dim = config.num_kv_heads * config.head_dim
+        self.query = linear(config.num_heads * config.head_dim, config.attention_bias, "query")
+        self.key = linear(kv_dim, config.attention_bias, "key")
+        self.value = linear(kv_dim, config.attention_bias, "value")
+        self.output_projection = linear(config.hidden_dim, config.projection_bias, "output")
+        self.query_norm = self.key_norm = None
+        if config.qk_norm:
+            facts = (config.qk_norm, config.norm_epsilon, config.norm_bias)
+            self.query_norm = Norm(*facts, name="query_norm")
+            self.key_norm = Norm(*facts, name="key_norm")
+        self.dropout = None
+        if config.attention_dropout:
+            self.dropout = keras.layers.Dropout(config.attention_dropout, name="dropout")
+
+    def build(self, input_shape: tuple) -> None:
+        width = (None, None, self.config.hidden_dim)
+        for projection in (self.query, self.key, self.value):
+            projection.build(width)
+        self.output_projection.build((None, None, self.query.units))
+        for norm in (self.query_norm, self.key_norm):
+            if norm is not None:
+                norm.build((None, None, None, self.config.head_dim))
+
+    def _normalised(self, x: Any, norm: Norm | None) -> Any:
+        if norm is None:
+            return x
+        batch, length, width = kops.shape(x)
+        heads = kops.reshape(x, (batch, length, width // self.config.head_dim, self.config.head_dim))
+        return kops.reshape(norm(heads)[0], (batch, length, width))
+
+    def project(self, states: Any) -> KeyValue:
+        """Keys and values of `states` [B, T, D], ready to be attended to: [B, kv_heads, T, head_dim] each."""
+        batch, length, _ = kops.shape(states)
+        shape = (batch, length, self.config.num_kv_heads, self.config.head_dim)
+        key = self._normalised(self.key(states), self.key_norm)
+        return tuple(
+            kops.transpose(kops.reshape(x, shape), (0, 2, 1, 3)) for x in (key, self.value(states))
+        )
+
+    def call(
+        self,
+        x: Any,
+        span: Span,
+        past: KeyValue | None = None,
+        memory: KeyValue | None = None,
+        angles: tuple[Any, Any] | None = None,
+        bias: Any = None,
+        training: bool | None = None,
+    ) -> tuple[Any, KeyValue | None]:
+        config = self.config
+        query = self._normalised(self.query(x), self.query_norm)
+        if memory is None:
+            key = self._normalised(self.key(x), self.key_norm)
+            value = self.value(x)
+        else:
+            key, value = memory
+        dropout = None
+        if self.dropout is not None and training:
+            dropout = self._drop
+        mixed, present = ops.attention(
+            query,
+            key,
+            value,
+            span,
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            scale=config.attention_scale,
+            past=past,
+            angles=angles,
+            interleaved=config.rotary_interleaved,
+            bias=bias,
+            window=self.window,
+            softcap=config.attention_softcap,
+            dropout=dropout,
+        )
+        return self.output_projection(mixed), present
+
+    def _drop(self, weights: Any) -> Any:
+        return self.dropout(weights, training=True)
