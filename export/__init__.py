@@ -1,0 +1,26 @@
+"""The bridge from Keras to runtimes: ONNX bundles and SavedModels, verified before they are handed over."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from export.errors import ExportError, VerificationError
+
+if TYPE_CHECKING:
+    from export.bundle import to_onnx
+    from export.saved_model import to_saved_model
+    from export.verify import compare_bundle
+
+__all__ = ["ExportError", "VerificationError", "compare_bundle", "to_onnx", "to_saved_model"]
+
+_HOMES = {
+    "compare_bundle": "export.verify",
+    "to_onnx": "export.bundle",
+    "to_saved_model": "export.saved_model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs TensorFlow only when it is used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'export' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

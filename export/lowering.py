@@ -52,9 +52,10 @@ def emit(
         token=json.dumps(token),
         Tout=[tf.as_dtype(dtype) for dtype, _ in wanted],
     )
-    for result, (_, shape) in zip(results, wanted, strict=True):
-        result.set_shape(shape)
-    return results
+    # set_shape would be lost on the way to tf2onnx; EnsureShape is not, and becomes nothing.
+    return [
+        tf.ensure_shape(result, shape) for result, (_, shape) in zip(results, wanted, strict=True)
+    ]
 
 
 def convert_placeholder(ctx: Any, node: Any, name: str, args: Any) -> None:

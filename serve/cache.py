@@ -140,9 +140,9 @@ class Decoding(ABC):
             self._binding.bind_ortvalue_input(name, value)
 
     def _bind_keep(self, every: bool) -> None:
-        if self._keeps:
-            count = np.array(0 if every else 1, np.int64)
-            self._binding.bind_cpu_input("logits_to_keep", count)
+        if self._keeps:  # an overridable initializer is bound as an OrtValue only
+            self._keep_count = self._value(np.array(0 if every else 1, np.int64))
+            self._binding.bind_ortvalue_input("logits_to_keep", self._keep_count)
 
     def _keep_constants(self, rows: np.ndarray) -> None:
         self._constants = {
@@ -159,6 +159,8 @@ class BufferDecoding(Decoding):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._buffers: dict[str, OrtValue] = {}
+        # Memory of the buffers, on the CPU: a view taken from an OrtValue would not keep it alive.
+        self._arrays: dict[str, np.ndarray] = {}
         self._ids = np.zeros((0, 1), np.int64)
         self._logits: np.ndarray | None = None
         self._positions = np.arange(self.capacity)
@@ -166,7 +168,7 @@ class BufferDecoding(Decoding):
     def _first(self, ids: np.ndarray, every: bool) -> np.ndarray:
         for name, (heads, dim, dtype) in self._shapes.items():
             shape = (self.batch, heads, self.capacity, dim)
-            self._buffers[name] = self._value(np.zeros(shape, dtype))
+            self._set_buffer(name, np.zeros(shape, dtype))
         self._binding.bind_output("logits")
         self._bind_buffers()
         self._bind_constants()
@@ -193,20 +195,20 @@ class BufferDecoding(Decoding):
     def keep(self, rows: np.ndarray) -> None:
         """Drop all rows but these, which move to the front of the buffers."""
         vocabulary, dtype = self._logits_kind()
-        for name, value in self._buffers.items():
-            array = value.numpy()
+        for name in self._shapes:
+            array = self._buffer(name)
             array[: len(rows)] = array[rows]
-            self._buffers[name] = self._value(array[: len(rows)])
+            self._set_buffer(name, array[: len(rows)])
         self.lengths = self.lengths[rows]
         self._keep_constants(rows)
         self._rebind(vocabulary, dtype)
 
     def _grow(self, capacity: int) -> None:
-        for name, value in self._buffers.items():
-            old = value.numpy()
+        for name in self._buffers:
+            old = self._buffer(name)
             new = np.zeros((*old.shape[:2], capacity, old.shape[3]), old.dtype)
             new[:, :, : old.shape[2]] = old
-            self._buffers[name] = self._value(new)
+            self._set_buffer(name, new)
         self.capacity = capacity
         self._positions = np.arange(capacity)
         if self._buffers:
@@ -235,6 +237,15 @@ class BufferDecoding(Decoding):
             "logits", "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data
         )
 
+    def _buffer(self, name: str) -> np.ndarray:
+        """A buffer's content; off the CPU a copy of it."""
+        return self._arrays[name] if self._on_host else self._buffers[name].numpy()
+
+    def _set_buffer(self, name: str, array: np.ndarray) -> None:
+        self._buffers[name] = self._value(array)
+        if self._on_host:
+            self._arrays[name] = array
+
     def _bind_buffers(self) -> None:
         for name, value in self._buffers.items():
             self._binding.bind_ortvalue_input(name, value)
@@ -253,7 +264,7 @@ class GrowDecoding(Decoding):
         self._valid = np.zeros((self.batch, self.capacity), np.int64)
         self._filled = 0
         self._past: list[OrtValue] = []
-        self._names = list(self._shapes)
+        self._names = [(name, _present(name)) for name in self._shapes]
 
     def _first(self, ids: np.ndarray, every: bool) -> np.ndarray:
         self._past = [
@@ -280,9 +291,9 @@ class GrowDecoding(Decoding):
         mask = np.ascontiguousarray(self._valid[:, : self._filled])
         binding.bind_cpu_input("attention_mask", mask)
         binding.bind_output("logits")
-        for name, value in zip(self._names, self._past, strict=True):
-            binding.bind_ortvalue_input(name, value)
-            binding.bind_output(_present(name), session.device, session.device_id)
+        for (past, present), value in zip(self._names, self._past, strict=True):
+            binding.bind_ortvalue_input(past, value)
+            binding.bind_output(present, session.device, session.device_id)
         self._run()
         logits, *self._past = binding.get_outputs()
         return logits.numpy()

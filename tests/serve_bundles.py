@@ -15,6 +15,7 @@ from serve.manifest import Manifest
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS, MAX_LENGTH = 4, 2, 8, 2, 64
 WIDTH = HEADS * HEAD_DIM
+SCALES = {"tokens": 1.0, "positions": 0.8, "source": 0.5}
 TEXTS = [
     "the cat sat on the mat and looked at the old house by the sea",
     "a red boat sails over the sea, the wind is cold and the sun is low",
@@ -72,6 +73,8 @@ class Graph:
         """Write the file; returns the manifest's entry for it."""
         infos = [helper.make_tensor_value_info(n, t, s) for n, t, s in inputs]
         results = [helper.make_tensor_value_info(n, t, s) for n, t, s in outputs]
+        if "logits_to_keep" in self.initializers:  # an input with a default: overridable
+            infos.append(helper.make_tensor_value_info("logits_to_keep", INT, []))
         graph = helper.make_graph(self.nodes, "g", infos, results, list(self.initializers.values()))
         model = helper.make_model(
             graph,
@@ -109,9 +112,7 @@ def make_weights(vocabulary: int, layers: int = LAYERS, seed: int = 0) -> dict[s
         shapes |= {f"{i}.ck": (WIDTH, WIDTH), f"{i}.cv": (WIDTH, WIDTH)}
     shapes |= {"source": (vocabulary, WIDTH), "head": (WIDTH, vocabulary)}
     return {
-        name: (rng.normal(size=shape) * (0.5 if name in ("tokens", "source") else 0.25)).astype(
-            np.float32
-        )
+        name: (rng.normal(size=shape) * SCALES.get(name, 0.25)).astype(np.float32)
         for name, shape in shapes.items()
     }
 
@@ -247,14 +248,19 @@ def build_encoder(
             g("Div", first, norm, names=[name])
             axes = ["batch_size", WIDTH]
         elif name in ("start_logits", "end_logits"):
-            g("Squeeze", g.linear("last_hidden_state", name), [2], names=[name])
+            g("Squeeze", g.linear("last_hidden_state", f"{name}.w"), [2], names=[name])
             axes = ["batch_size", "sequence_length"]
         elif head == "sequence":
-            g("MatMul", g("Gather", "last_hidden_state", 0, axis=1), g.weight(name), names=[name])
-            axes = ["batch_size", weights[name].shape[1]]
+            g(
+                "MatMul",
+                g("Gather", "last_hidden_state", 0, axis=1),
+                g.weight(f"{name}.w"),
+                names=[name],
+            )
+            axes = ["batch_size", weights[f"{name}.w"].shape[1]]
         else:
-            g("MatMul", "last_hidden_state", g.weight(name), names=[name])
-            axes = ["batch_size", "sequence_length", weights[name].shape[1]]
+            g("MatMul", "last_hidden_state", g.weight(f"{name}.w"), names=[name])
+            axes = ["batch_size", "sequence_length", weights[f"{name}.w"].shape[1]]
         specs.append((name, FLOAT, axes))
     if cross:
         for i in range(LAYERS):
@@ -453,5 +459,5 @@ def encoder_weights(vocabulary: int, task: str, labels: list[str] | None = None)
     rng = np.random.default_rng(2)
     width = len(labels) if labels else vocabulary
     for name, size in (("logits", width), ("start_logits", 1), ("end_logits", 1)):
-        weights[name] = rng.normal(size=(WIDTH, size)).astype(np.float32)
+        weights[f"{name}.w"] = rng.normal(size=(WIDTH, size)).astype(np.float32)
     return weights

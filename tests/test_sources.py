@@ -1,12 +1,13 @@
 """Registry, split rule and CLDR reader that the built-in corpora share."""
 
+import datetime
 import subprocess
 import sys
 
 import pytest
 
 from zoo.data import sources
-from zoo.data.sources import cldr
+from zoo.data.sources import cldr, dates
 from zoo.errors import DataError
 
 
@@ -37,14 +38,9 @@ def test_splits_hold_about_their_share_and_do_not_move():
     splits = [sources.split_of(f"key {number}", 0.1, 0.05) for number in range(4000)]
     assert abs(splits.count("test") / 4000 - 0.1) < 0.02
     assert abs(splits.count("validation") / 4000 - 0.05) < 0.02
-    # Pinned: another value means that every published measurement is on other data.
-    assert splits[:40].count("test") == sum(
-        sources.position_of(f"key {number}") < 0.1 for number in range(40)
-    )
-    assert round(sources.position_of("dates 2000-02-29"), 6) == POSITION
-
-
-POSITION = 0.0
+    # Pinned: another value would mean that published measurements are on other data.
+    pinned = {"1950-01-01": "train", "1950-01-29": "test", "1950-01-30": "validation"}
+    assert {day: dates._split_of(datetime.date.fromisoformat(day)) for day in pinned} == pinned
 
 
 def test_cldr_does_not_depend_on_what_was_read_before():

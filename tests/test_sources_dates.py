@@ -61,7 +61,8 @@ def test_every_ambiguous_text_is_tagged_and_not_every_clear_one(sample):
 @pytest.mark.parametrize(
     ("text", "meanings"),
     [
-        ("3/4/25", {"2025-04-03", "2025-03-04", "2003-04-25"}),
+        ("3/4/25", {"2025-04-03", "2025-03-04"}),  # a year has two digits or four
+        ("03/04/25", {"2025-04-03", "2025-03-04", "2003-04-25"}),
         ("03.04.2025", {"2025-04-03", "2025-03-04"}),
         ("04-04-2025", {"2025-04-04"}),
         ("13/04/2025", {"2025-04-13"}),
@@ -70,10 +71,7 @@ def test_every_ambiguous_text_is_tagged_and_not_every_clear_one(sample):
         ("31.12.49", {"2049-12-31"}),
         ("31.12.50", {"1950-12-31"}),
         ("30.02.2025", set()),
-        (
-            "17 listopada 2019",
-            {"2019-11-17", "2019-10-17"},
-        ),  # November in Poland, October in Croatia
+        ("17 listopada 2019", {"2019-11-17", "2019-10-17"}),  # Polish, Croatian
         ("14 lip 1964", {"1964-07-14", "1964-06-14"}),
         ("mar, 4 mar 2025", {"2025-03-04"}),  # martes is no month
         ("20 de noviembre de 1982", {"1982-11-20"}),  # Catalan "de nov" is not in it
@@ -81,7 +79,8 @@ def test_every_ambiguous_text_is_tagged_and_not_every_clear_one(sample):
         ("٣ أبريل ٢٠٢٥", {"2025-04-03"}),
         ("2025年11月3日", {"2025-11-03"}),
         ("the 3rd of March, 2025", {"2025-03-03"}),
-        ("3 Mar 25", {"2025-03-03", "2003-03-25"}),
+        ("3 Mar 25", {"2025-03-03"}),
+        ("03 Mar 25", {"2025-03-03", "2003-03-25"}),
         ("hello", set()),
     ],
 )
@@ -98,17 +97,13 @@ def test_no_locale_names_two_months_alike():
         assert all(len(months) == 1 for months in names.values()), locale
 
 
-def test_no_locale_writes_the_day_before_the_month_after_the_year():
+def test_no_locale_writes_year_day_month_in_numbers():
     for locale in dates.LOCALES:
         writer = dates._writer(locale)
         for template in itertools.chain(*writer.templates.values()):
-            order = dates._order(template)
-            assert order in ({"dmy", "mdy", "ymd"} | ({"ydm"} if "{M" in template else set())), (
-                locale,
-                template,
-            )
-            if "{Mw}" not in template and "{Ma}" not in template:
-                assert order != "ydm", (locale, template)
+            named = "{Mw}" in template or "{Ma}" in template  # Latvian: "2025. gada 4. marts"
+            orders = {"dmy", "mdy", "ymd"} | ({"ydm"} if named else set())
+            assert dates._order(template) in orders, (locale, template)
 
 
 def test_all_locales_styles_digits_and_tags_occur(sample):
@@ -146,7 +141,7 @@ def test_bad_options_are_errors():
 def test_a_size_that_cannot_be_reached_is_an_error_and_no_endless_loop(monkeypatch):
     monkeypatch.setattr(dates, "_days", lambda split: (datetime.date(2025, 3, 4),))
     with pytest.raises(DataError, match="lower it"):
-        dates.build("test", size=20_000, locales=["de"])
+        dates.build("test", size=3_000, locales=["de"])
 
 
 def test_making_the_training_set_takes_seconds():

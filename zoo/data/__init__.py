@@ -1,4 +1,4 @@
-"""From files to batches: reading, cleaning, splitting and, with TensorFlow, `tf.data` batches for each task."""
+"""From files to batches: reading, cleaning, splitting, and `tf.data` batches for each task."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

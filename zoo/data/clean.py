@@ -12,11 +12,16 @@ from typing import Any, Literal
 from zoo.errors import ConfigError
 
 # Line ends and tabs stay; zero-width joiners stay, as emoji and several scripts need them.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufffe\uffff\ud800-\udfff]"
+)
 _LINE_END = re.compile("\r\n?|\u2028|\u2029|\x85")
 _BLOCKS = frozenset(
-    "address article aside blockquote br dd div dl dt figcaption footer form h1 h2 h3 h4 h5 h6 header hr li "
-    "main nav ol option p pre section table td th tr ul".split()
+    """
+    address article aside blockquote br dd div dl dt figcaption footer form h1 h2 h3 h4 h5 h6 header
+    hr li main nav ol option p pre section table td th tr ul
+    """.split()  # noqa: SIM905
 )
 _HIDDEN = frozenset(("script", "style", "template", "noscript", "head"))
 
@@ -72,14 +77,15 @@ class Cleaner:
 
     Args:
         html: resolve entities and remove tags.
-        control: remove control, byte-order and direction marks; unify line ends.
-        whitespace: `"collapse"` (each run of white space becomes a space), `"lines"` (the same, but line ends
-            stay) or `"keep"`.
+        control: remove control, byte-order and direction marks and lone surrogates; unify line ends.
+        whitespace: `"collapse"` (each run of white space becomes a space), `"lines"` (the same,
+            but line ends stay) or `"keep"`.
         unicode: `"nfc"`, `"nfkc"`, `"nfd"`, `"nfkd"` or None.
         deduplicate: drop examples whose cleaned fields were all seen before.
         min_length: least characters of each cleaned field.
         max_length: most characters of each cleaned field.
-        fields: which fields to clean; others pass as they are, as character offsets may point into them.
+        fields: which fields to clean; others pass as they are, as character offsets may point into
+            them.
     """
 
     html: bool = False

@@ -2,16 +2,15 @@
 
 import csv
 import difflib
-import gzip
 import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from zoo.data.open_text import open_text
 from zoo.errors import ConfigError, DataError
 
 Example = dict[str, Any]
@@ -41,9 +40,10 @@ def read(
 
     Args:
         path: a file, or the folder that `datasets` writes with `save_to_disk`.
-        format: one of `FORMATS`; None goes by the file name. `"squad"` is SQuAD's JSON, `"conll"` one token and tag
-            a line with blank lines between sentences.
-        header: CSV/TSV: whether the first row names the columns; without it columns are numbers from 0.
+        format: one of `FORMATS`; None goes by the file name. `"squad"` is SQuAD's JSON, `"conll"`
+            one token and tag a line with blank lines between sentences.
+        header: CSV/TSV: whether the first row names the columns; without it columns are numbers
+            from 0.
         delimiter: CSV/TSV: the column separator.
         quoting: CSV/TSV: whether double quotes are special; None means yes for CSV and no for TSV.
         encoding: of text files; a byte-order mark is skipped in UTF-8.
@@ -51,8 +51,8 @@ def read(
         unit: plain text: one example per `"line"` (blank ones skipped), `"paragraph"` or `"file"`.
         split: the split of a datasets folder that has several.
         limit: stop after so many examples.
-        **fields: field of the example = column name or number, e.g. `text="review", label=0`. None given: all
-            columns under their own names.
+        **fields: field of the example = column name or number, e.g. `text="review", label=0`. None
+            given: all columns under their own names.
 
     Raises:
         DataError: when the file is missing, unreadable or not of the form asked for.
@@ -86,7 +86,9 @@ def read(
     elif kind == "conll":
         rows = _conll(path, delimiter, **text)
     else:
-        rows = _arrow(path, kind, split, list(fields.values()))
+        from zoo.data.arrow import read_arrow
+
+        rows = read_arrow(path, kind, split, list(fields.values()))
     return islice(_select(path, rows, fields), limit)
 
 
@@ -100,7 +102,7 @@ def read_parallel(
     """
 
     def pairs() -> Iterator[Example]:
-        with _open(Path(source)) as left, _open(Path(target)) as right:
+        with open_text(Path(source)) as left, open_text(Path(target)) as right:
             number = 0
             while True:
                 number += 1
@@ -124,34 +126,10 @@ def _guess(path: Path) -> str:
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         raise ConfigError(
-            f"{path}: cannot tell the format from the name; give format=, one of: {', '.join(FORMATS)}"
+            f"{path}: cannot tell the format from the name; "
+            f"give format=, one of: {', '.join(FORMATS)}"
         )
     return kind
-
-
-@contextmanager
-def _open(path: Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[io.TextIOBase]:
-    """The file as text, unpacked where it is gzip (told by its first bytes, not its name)."""
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        opener = gzip.open if packed else open
-        with opener(path, "rt", encoding=encoding, errors=errors, newline="") as stream:
-            yield stream  # type: ignore[misc]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except LookupError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        wrong = error.object[error.start : error.start + 1].hex()
-        raise DataError(
-            f"{path}: byte 0x{wrong} is not {encoding.removesuffix('-sig')}; "
-            'give encoding= (e.g. "gb18030", "latin-1") or errors="replace"'
-        ) from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
 
 
 def _select(
@@ -169,13 +147,13 @@ def _select(
 
 
 def _text(path: Path, unit: str, **options: str) -> Iterator[tuple[str, Example]]:
-    with _open(path, **options) as stream:
+    with open_text(path, **options) as stream:
         if unit == "file":
             yield "file", {"text": stream.read().replace("\r\n", "\n")}
             return
         lines: list[str] = []
         number = 0
-        for number, line in enumerate(stream, 1):  # noqa: B007
+        for number, line in enumerate(stream, 1):
             line = line.rstrip("\r\n")
             if unit == "line":
                 if line.strip():
@@ -192,37 +170,49 @@ def _text(path: Path, unit: str, **options: str) -> Iterator[tuple[str, Example]
 def _table(
     path: Path, header: bool, delimiter: str, quoted: bool, **options: str
 ) -> Iterator[tuple[str, Example]]:
-    style = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    names: list[Any] | None = None
+    with open_text(path, **options) as stream:
+        rows = _quoted_rows(path, stream, delimiter) if quoted else _plain_rows(stream, delimiter)
+        for number, row in rows:
+            where = f"line {number}"
+            if names is None and header:
+                names = row
+                if len(set(names)) < len(names):
+                    raise DataError(f"{path}, {where}: a column name comes twice: {row}")
+                continue
+            if names is not None and len(row) != len(names):
+                raise DataError(
+                    f"{path}, {where}: {len(row)} columns, expected {len(names)}"
+                    + (" (quoting=False reads quotes as plain text)" if quoted else "")
+                )
+            # Without a header rows may differ in length, as in STS-B.
+            yield where, dict(zip(names or range(len(row)), row, strict=True))
+
+
+def _plain_rows(stream: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(stream, 1):
+        line = line.rstrip("\r\n")
+        if line:
+            yield number, line.split(delimiter)
+
+
+def _quoted_rows(
+    path: Path, stream: io.TextIOBase, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)
-    with _open(path, **options) as stream:
-        # Without quotes a line is a row, whatever else is in it.
-        rows = csv.reader(stream, delimiter=delimiter, quoting=style, strict=quoted)
-        names: list[Any] | None = None
-        try:
-            for row in rows:
-                if not row:
-                    continue
-                where = f"line {rows.line_num}"
-                if names is None:
-                    names = row if header else list(range(len(row)))
-                    if len(set(names)) < len(names):
-                        raise DataError(f"{path}, {where}: a column name comes twice: {row}")
-                    if header:
-                        continue
-                if len(row) != len(names):
-                    raise DataError(
-                        f"{path}, {where}: {len(row)} columns, expected {len(names)}"
-                        + (" (quoting=False reads quotes as plain text)" if quoted else "")
-                    )
-                yield where, dict(zip(names, row, strict=True))
-        except csv.Error as error:
-            raise DataError(
-                f"{path}, line {rows.line_num}: {error}; quoting=False reads quotes as plain text"
-            ) from error
+    rows = csv.reader(stream, delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            if row:
+                yield rows.line_num, row
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {rows.line_num}: {error}; quoting=False reads quotes as plain text"
+        ) from error
 
 
 def _jsonl(path: Path, **options: str) -> Iterator[tuple[str, Example]]:
-    with _open(path, **options) as stream:
+    with open_text(path, **options) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
@@ -234,13 +224,14 @@ def _jsonl(path: Path, **options: str) -> Iterator[tuple[str, Example]]:
                 ) from error
             if not isinstance(value, dict):
                 raise DataError(
-                    f"{path}, line {number}: a {type(value).__name__}; expected one JSON object a line"
+                    f"{path}, line {number}: a {type(value).__name__}; "
+                    "expected one JSON object a line"
                 )
             yield f"line {number}", value
 
 
 def _json(path: Path, kind: str, **options: str) -> Iterator[tuple[str, Example]]:
-    with _open(path, **options) as stream:
+    with open_text(path, **options) as stream:
         text = stream.read()
     try:
         value = json.loads(text)
@@ -260,9 +251,7 @@ def _json(path: Path, kind: str, **options: str) -> Iterator[tuple[str, Example]
         raise DataError(f"{path}: holds a {type(value).__name__}; expected {what}")
     for number, item in enumerate(value):
         if not isinstance(item, dict):
-            raise DataError(
-                f"{path}, item {number}: a {type(item).__name__}; expected an object"
-            )
+            raise DataError(f"{path}, item {number}: a {type(item).__name__}; expected an object")
         yield f"item {number}", item
 
 
@@ -273,22 +262,25 @@ def _squad(path: Path, articles: list[Any]) -> Iterator[tuple[str, Example]]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
                     where = f"article {number}, question {question.get('id')!r}"
-                    yield where, {
-                        "id": question.get("id"),
-                        "title": article.get("title", ""),
-                        "question": question["question"],
-                        "context": paragraph["context"],
-                        "answers": [
-                            {"text": a["text"], "answer_start": a["answer_start"]}
-                            for a in question.get("answers", [])
-                        ],
-                    }
+                    yield (
+                        where,
+                        {
+                            "id": question.get("id"),
+                            "title": article.get("title", ""),
+                            "question": question["question"],
+                            "context": paragraph["context"],
+                            "answers": [
+                                {"text": a["text"], "answer_start": a["answer_start"]}
+                                for a in question.get("answers", [])
+                            ],
+                        },
+                    )
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}, {where}: {error!r} missing; expected SQuAD's form") from error
 
 
 def _conll(path: Path, delimiter: str | None, **options: str) -> Iterator[tuple[str, Example]]:
-    with _open(path, **options) as stream:
+    with open_text(path, **options) as stream:
         tokens: list[str] = []
         tags: list[str] = []
         start = 1
@@ -308,71 +300,3 @@ def _conll(path: Path, delimiter: str | None, **options: str) -> Iterator[tuple[
             tags.append(parts[-1])
         if tokens:
             yield f"line {start}", {"tokens": tokens, "tags": tags}
-
-
-def _arrow(
-    path: Path, kind: str, split: str | None, columns: list[Any]
-) -> Iterator[tuple[str, Example]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{path}: reading {kind} needs pyarrow (pip install pyarrow)") from error
-
-    def check(schema: Any) -> list[str] | None:
-        wrong = [c for c in columns if c not in schema.names]
-        if wrong:
-            raise DataError(f"{path}: no column {wrong[0]!r}; it has {', '.join(schema.names)}")
-        return columns or None
-
-    try:
-        if kind == "parquet":
-            table = pyarrow.parquet.ParquetFile(path)
-            wanted = check(table.schema_arrow)
-            batches: Any = table.iter_batches(columns=wanted)
-        else:
-            files = [path] if kind == "arrow" else _dataset_files(path, split)
-            batches = (batch for file in files for batch in _stream(pyarrow, file, check))
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                yield f"row {number}", row
-                number += 1
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable as {kind} ({error})") from error
-
-
-def _stream(pyarrow: Any, file: Path, check: Any) -> Iterator[Any]:
-    """Batches of an Arrow file, as a stream (what `datasets` writes) or in the file format."""
-    with file.open("rb") as stream:
-        framed = stream.read(6) == b"ARROW1"
-    with pyarrow.memory_map(str(file)) as source:
-        if framed:
-            opened = pyarrow.ipc.open_file(source)
-            check(opened.schema)
-            yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
-        else:
-            opened = pyarrow.ipc.open_stream(source)
-            check(opened.schema)
-            yield from opened
-
-
-def _dataset_files(folder: Path, split: str | None) -> list[Path]:
-    """The Arrow files of a folder written by `save_to_disk`."""
-    index = folder / "dataset_dict.json"
-    if index.is_file():
-        splits = json.loads(index.read_text(encoding="utf-8"))["splits"]
-        if split not in splits:
-            wanted = "none was asked for" if split is None else f"{split!r} is not there"
-            raise DataError(f"{folder}: has the splits {', '.join(splits)}; {wanted} (split=)")
-        folder = folder / split
-    elif split is not None and (folder / split).is_dir():
-        folder = folder / split
-    state = folder / "state.json"
-    if not state.is_file():
-        raise DataError(f"{folder}: no state.json; expected a folder written by save_to_disk")
-    try:
-        names = json.loads(state.read_text(encoding="utf-8"))["_data_files"]
-        return [folder / name["filename"] for name in names]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{state}: not readable ({error!r})") from error

@@ -53,7 +53,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_backend(path: str | os.PathLike[str]) -> tuple[Tokenizer, dict[str, Any]]:
     """The library's tokenizer and its configuration.
 
-    A folder may hold `tokenizer.json`, or `vocab.txt` (BERT), or `vocab.json` and `merges.txt` (GPT-2, RoBERTa).
+    A folder may hold `tokenizer.json`, or `vocab.txt` (BERT), or `vocab.json` and `merges.txt`
+    (GPT-2, RoBERTa).
 
     Raises:
         DataError: when nothing of the kind is there or it cannot be read.
@@ -80,7 +81,8 @@ def load_backend(path: str | os.PathLike[str]) -> tuple[Tokenizer, dict[str, Any
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"{path}: the tokenizer cannot be read ({error})") from error
     raise DataError(
-        f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+        f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, "
+        "or vocab.json with merges.txt"
     )
 
 
@@ -136,6 +138,7 @@ def role_tokens(backend: Tokenizer, config: Mapping[str, Any]) -> dict[str, str]
     if roles:
         return roles
     for role, names in KNOWN.items():
-        roles |= dict([next((role, n) for n in names if backend.token_to_id(n) is not None)]) \
-            if any(backend.token_to_id(n) is not None for n in names) else {}
+        found = [name for name in names if backend.token_to_id(name) is not None]
+        if found:
+            roles[role] = found[0]
     return roles

@@ -12,23 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import tokenizers
-from tokenizers import processors
 
 from zoo.errors import ConfigError, DataError
-from zoo.text import files
+from zoo.text import files, templates
 from zoo.text.normalization import normalization_steps
 from zoo.text.training import TRAINERS, Plan, corpus
 
-TEMPLATES: dict[str, dict[str, str]] = {
-    "encoder": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
-    "seq2seq": {"pad": "<pad>", "eos": "</s>", "unk": "<unk>", "bos": "<s>"},
-    "decoder": {"pad": "<pad>", "bos": "<|endoftext|>", "eos": "<|endoftext|>"},
-}
-_SHAPES = {  # template -> for one text, for two; a number is the token type
-    "encoder": ("[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"),
-    "seq2seq": ("$A:0 </s>:0", "$A:0 </s>:0 $B:0 </s>:0"),
-}
-_NEEDS_UNKNOWN = ("wordpiece", "unigram", "char")
 Truncation = Literal["longest_first", "only_first", "only_second"]
 
 
@@ -40,7 +29,8 @@ class Encoding:
         ids: token ids, special tokens included.
         type_ids: 0 for the first text, 1 for the second (where the template says so).
         attention_mask: 1 for a token, 0 for padding.
-        offsets: `(start, end)` in characters of the text the token comes from; `(0, 0)` for special tokens.
+        offsets: `(start, end)` in characters of the text the token comes from; `(0, 0)` for
+            special tokens.
         tokens: the tokens as the vocabulary writes them.
         sequence_ids: 0 or 1 for the text the token comes from, None for special tokens.
         overflow: the further windows of a truncated text, when a stride was asked for.
@@ -61,9 +51,10 @@ class Encoding:
 class Tokenizer:
     """Text to ids and back.
 
-    `tokenizer.json` holds everything that decides an id, the special tokens around a text included, so any
-    program with the `tokenizers` library gets the same ids from it. `Tokenizer.backend` is that library's object;
-    its truncation and padding are off except during a call.
+    `tokenizer.json` holds everything that decides an id, the special tokens around a text
+    included, so any program with the `tokenizers` library gets the same ids from it.
+    `Tokenizer.backend` is that library's object; its truncation and padding are off except during
+    a call.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, config: dict[str, Any] | None = None) -> None:
@@ -77,7 +68,9 @@ class Tokenizer:
         self.model_max_length: int | None = int(limit) if limit and limit < 10**9 else None
         names = self._config.get("model_input_names")
         self.uses_type_ids: bool = (
-            "token_type_ids" in names if names else 1 in backend.encode("a", "a").type_ids
+            "token_type_ids" in names
+            if names
+            else "sep" in self.special_tokens and 1 in backend.encode("a", "a").type_ids
         )
 
     # Making and storing
@@ -101,14 +94,18 @@ class Tokenizer:
         Args:
             kind: `"wordpiece"`, `"bpe"` (byte-level), `"unigram"`, `"char"` or `"byte"`.
             texts: the corpus, one string per document or line.
-            vocab_size: upper bound, special tokens included. None: 8000, or every character seen for `"char"`;
-                `"byte"` always has 256 and the special tokens.
+            vocab_size: upper bound, special tokens included. None: 8000, or every character seen
+                for `"char"`; `"byte"` always has 256 and the special tokens.
             lowercase: lower-case all text first.
-            min_frequency: least count of a merged pair (BPE, WordPiece: 2) or of a character (`"char"`: 1).
+            min_frequency: least count of a merged pair (BPE, WordPiece: 2) or of a character
+                (`"char"`: 1).
             special_tokens: further special tokens, numbered after those of the template.
-            normalization: names of `zoo.text.normalization.STEPS` joined by `+`, e.g. `"nfkc"`; None changes nothing.
-            template: special tokens and how they stand around a text: `"encoder"`, `"seq2seq"` or `"decoder"`.
-            byte_fallback: Unigram only: spell unknown characters in bytes rather than as the unknown token.
+            normalization: names of `zoo.text.normalization.STEPS` joined by `+`, e.g. `"nfkc"`;
+                None changes nothing.
+            template: special tokens and how they stand around a text: `"encoder"`, `"seq2seq"` or
+                `"decoder"`.
+            byte_fallback: Unigram only: spell unknown characters in bytes rather than as the
+                unknown token.
             model_max_length: stored in `tokenizer_config.json`, in tokens.
 
         Raises:
@@ -116,10 +113,8 @@ class Tokenizer:
             DataError: for an empty corpus.
         """
         _known("tokenizer kind", kind, TRAINERS)
-        _known("template", template, TEMPLATES)
-        roles = dict(TEMPLATES[template])
-        if kind in _NEEDS_UNKNOWN:
-            roles.setdefault("unk", "<unk>")
+        _known("template", template, templates.ROLES)
+        roles = templates.roles(kind, template)
         plan = Plan(
             special_tokens=tuple(dict.fromkeys([*roles.values(), *(special_tokens or ())])),
             unk_token=roles.get("unk"),
@@ -129,23 +124,7 @@ class Tokenizer:
             byte_fallback=byte_fallback,
         )
         backend = TRAINERS[kind](corpus(texts), plan)
-        byte_level = kind in ("bpe", "byte")
-        backend_processors = []
-        if byte_level:
-            # In spans that people read, the space that a piece carries is not part of the word.
-            trim = kind == "bpe" and template == "encoder"
-            backend_processors.append(processors.ByteLevel(trim_offsets=trim))
-        if template in _SHAPES:
-            single, pair = _SHAPES[template]
-            used = [t for t in plan.special_tokens if f"{t}:" in pair]
-            pairs = [(token, backend.token_to_id(token)) for token in used]
-            backend_processors.append(processors.TemplateProcessing(single, pair, pairs))
-        if backend_processors:
-            backend.post_processor = (
-                backend_processors[0]
-                if len(backend_processors) == 1
-                else processors.Sequence(backend_processors)
-            )
+        templates.apply(backend, kind, template)
         names = ["input_ids", "attention_mask"]
         if template == "encoder":
             names.insert(1, "token_type_ids")
@@ -158,7 +137,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
-        """Read a `tokenizer.json`, or the folder that holds it (see `zoo.text.files.load_backend`)."""
+        """Read a `tokenizer.json` or its folder (see `zoo.text.files.load_backend`)."""
         return cls(*files.load_backend(path))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -257,7 +236,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         offsets: bool = False,
     ) -> list[tokenizers.Encoding]:
-        """As `encode_batch`, giving the library's own objects; without offsets it is faster."""
+        """As `encode_batch`, giving the library's own objects; faster without offsets and tokens."""
         if isinstance(texts, str) or isinstance(pairs, str):
             raise DataError("expected a list of texts, got one string; use encode() or [text]")
         inputs: list[Any] = list(texts)
@@ -277,13 +256,14 @@ class Tokenizer:
         with self._lock:
             try:
                 if max_length is not None:
-                    self.backend.enable_truncation(max_length, stride, truncation)
+                    self.backend.enable_truncation(max_length, stride=stride, strategy=truncation)
                 return run(inputs, add_special_tokens=add_special_tokens)
             except TypeError as error:
                 raise DataError(f"expected strings to encode: {_wrong_item(inputs)}") from error
             except Exception as error:  # the library raises plain Exception
                 raise DataError(
-                    f"cannot encode with max_length={max_length}, truncation={truncation!r}: {error}"
+                    f"cannot encode with max_length={max_length}, "
+                    f"truncation={truncation!r}: {error}"
                 ) from error
             finally:
                 self.backend.no_truncation()
@@ -308,12 +288,16 @@ class Tokenizer:
             truncation: which of a pair to shorten.
 
         Returns:
-            `input_ids`, `attention_mask` and, for tokenizers that tell the texts of a pair apart, `token_type_ids`.
+            `input_ids`, `attention_mask` and, for tokenizers that tell the texts of a pair apart,
+            `token_type_ids`.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         pairs = [pairs] if isinstance(pairs, str) else pairs
         raw = self.encode_raw(texts, pairs, max_length, truncation)
-        rows = {"input_ids": [e.ids for e in raw], "attention_mask": [e.attention_mask for e in raw]}
+        rows = {
+            "input_ids": [e.ids for e in raw],
+            "attention_mask": [e.attention_mask for e in raw],
+        }
         if self.uses_type_ids:
             rows["token_type_ids"] = [e.type_ids for e in raw]
         if padding is False:
@@ -336,8 +320,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Ids to text; ids below zero (ignored labels) are left out.
 
-        Exact for `"bpe"`, `"byte"`, `"unigram"` and, for known characters, `"char"`, up to the normalisation;
-        WordPiece does not keep spaces.
+        Exact for `"bpe"`, `"byte"`, `"unigram"` and, for known characters, `"char"`, up to the
+        normalisation; WordPiece does not keep spaces.
         """
         return self.backend.decode(_ids(ids), skip_special_tokens=skip_special_tokens)
 
@@ -350,7 +334,7 @@ class Tokenizer:
 
 
 def pad_rows(rows: Sequence[Sequence[int]], width: int, fill: int) -> np.ndarray:
-    """Rows of unequal length to one int32 array `[len(rows), width]`, filled on the right, cut at `width`."""
+    """Rows of unequal length as one int32 array `[rows, width]`, filled on the right."""
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     flat = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum()))
     out = np.full((len(rows), max(width, int(lengths.max(initial=0)))), fill, np.int32)
@@ -388,4 +372,6 @@ def _wrong_item(inputs: Sequence[Any]) -> str:
         for part in parts:
             if not isinstance(part, str):
                 return f"item {number} is {part!r} ({type(part).__name__})"
-    return "unknown item"
+            if any("\ud800" <= character <= "\udfff" for character in part):
+                return f"item {number} holds a lone surrogate, which is no character: {part[:60]!r}"
+    return "an item is of the wrong type"

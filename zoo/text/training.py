@@ -1,14 +1,15 @@
 """Training of the five tokenizer kinds; each function returns a plain `tokenizers.Tokenizer`.
 
-Two runs on the same texts give the same vocabulary. The library's own WordPiece trainer does not (it numbers
-`##x` pieces in hash order), so here the alphabet is counted first and handed over in a fixed order; the
-Unigram trainer sums in hash order, so its scores are rounded before they decide the order of the pieces.
+Two runs on the same texts give the same vocabulary. The library's own WordPiece trainer does not
+(it numbers `##x` pieces in hash order), so here the alphabet is counted first and handed over in a
+fixed order; the Unigram trainer sums in hash order, so its scores are rounded before they decide
+the order of the pieces.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-import json
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
@@ -56,7 +57,7 @@ def corpus(texts: Iterable[str]) -> list[str]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(
-                f"text {number} is a {type(text).__name__}; expected a string to train a tokenizer on"
+                f"text {number} is a {type(text).__name__}; expected a string to train on"
             )
         if text.strip():
             kept.append(text)
@@ -141,7 +142,8 @@ def train_wordpiece(texts: Sequence[str], plan: Plan) -> Tokenizer:
             break
         excess = len(firsts) + len(following) - room
         alphabet, dropped = _alphabet(
-            (t.translate({32: None}) for t in texts), limit=max(1, len(alphabet) - (excess + 1) // 2)
+            (t.translate({32: None}) for t in texts),
+            limit=max(1, len(alphabet) - (excess + 1) // 2),
         )
     base = special + firsts + following
     scratch = Tokenizer(models.WordPiece(unk_token=plan.unk_token))
@@ -186,9 +188,9 @@ def train_bpe(texts: Sequence[str], plan: Plan) -> Tokenizer:
 def train_unigram(texts: Sequence[str], plan: Plan) -> Tokenizer:
     """SentencePiece's Unigram; a space is a visible mark, unknown characters fall back to bytes.
 
-    A mark is put before the text and one is taken off after decoding, so that leading and doubled spaces
-    survive. Punctuation and digits stand apart from letters, so that in scripts without spaces no piece
-    crosses the end of a clause.
+    A mark is put before the text and one is taken off after decoding, so that leading and doubled
+    spaces survive. Punctuation and digits stand apart from letters, so that in scripts without
+    spaces no piece crosses the end of a clause.
     """
     special = list(plan.special_tokens)
     extra = BYTE_PIECES if plan.byte_fallback else []
@@ -229,7 +231,8 @@ def train_unigram(texts: Sequence[str], plan: Plan) -> Tokenizer:
         if piece not in ("\x00", " ") and piece not in special
     }
     worst = round(min(learnt.values(), default=-10.0), 4)
-    # The trainer ranks the characters that it had to add in hash order, 0.0001 apart from the worst score on.
+    # The trainer ranks the characters that it had to add in hash order, 0.0001 apart from the
+    # worst score on.
     added = worst + 0.0001 * (sum(len(piece) == 1 for piece in learnt) + 1)
     learnt = {
         piece: worst if len(piece) == 1 and score <= added else round(score, 4)

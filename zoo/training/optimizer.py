@@ -75,6 +75,11 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(*args, **kwargs)
         self.decay_embeddings = decay_embeddings
 
+    @property
+    def schedule(self) -> Any:
+        """The schedule itself; `learning_rate` is its present value."""
+        return self._learning_rate
+
     def build(self, variables: list[Any]) -> None:
         if not self.built:
             exempt = [variable for variable in variables if not self.is_decayed(variable)]

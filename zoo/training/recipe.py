@@ -36,6 +36,7 @@ Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Split = Literal["train", "validation", "test"]
 Mode = Literal["auto", "min", "max"]
 
 
@@ -50,10 +51,11 @@ class DataRecipe:
         validation: The same for validation; without it, `validation_fraction` of `train` is held
             out by a hash of each example, so an example stays where it is when others are added.
         test: The same for the final measurement.
-        format: "text", "csv", "tsv", "jsonl", "parquet" or "datasets"; by the path's ending.
+        format: One of `zoo.data.readers.FORMATS`; by default the path's ending tells.
         columns: Names of an example's fields, each with the column or key that holds it.
+        reader: Further arguments of `zoo.data.read`: header, delimiter, unit, ...
         cleaning: Arguments of `zoo.data.clean.Cleaner`.
-        limit: At most so many examples of each split (for a trial).
+        limit: At most so many examples of each split, or {train: 1000, test: 100}.
     """
 
     source: str | None = None
@@ -62,16 +64,17 @@ class DataRecipe:
     validation: str | None = None
     test: str | None = None
     format: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str | int] = field(default_factory=dict)
+    reader: dict[str, Any] = field(default_factory=dict)
     cleaning: dict[str, Any] | None = None
     validation_fraction: Fraction = 0.1
-    limit: Count | None = None
+    limit: Count | dict[Split, Count] | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.source is None) == (self.train is None):
             raise ValueError("needs either 'source' or 'train', and not both")
-        files = ("validation", "test", "format", "columns", "cleaning")
+        files = ("validation", "test", "format", "columns", "reader", "cleaning")
         given = [name for name in files if getattr(self, name)]
         if self.source is not None and given:
             raise ValueError(f"{given[0]!r} goes with 'train' files, not with 'source'")
@@ -82,7 +85,11 @@ class DataRecipe:
 
 @frozen
 class TokenizerRecipe:
-    """A tokenizer to train on the training texts, or the `path` of one that exists."""
+    """A tokenizer to train on the training texts, or the `path` of one that exists.
+
+    The fields are arguments of `zoo.text.Tokenizer.train`; `template` follows from the architecture
+    where it is not given.
+    """
 
     kind: Literal["wordpiece", "bpe", "unigram", "char", "byte"] | None = None
     vocab_size: Count | None = None
@@ -90,14 +97,13 @@ class TokenizerRecipe:
     normalization: str | list[str] | None = None
     lowercase: bool = False
     min_frequency: Count | None = None
+    byte_fallback: bool = True
     path: str | None = None
 
     @model_validator(mode="after")
     def _trained_or_loaded(self) -> Self:
         if (self.kind is None) == (self.path is None):
             raise ValueError("needs either 'kind' (to train) or 'path', and not both")
-        if self.kind in ("wordpiece", "bpe", "unigram") and self.vocab_size is None:
-            raise ValueError(f"'vocab_size' is required for kind {self.kind!r}")
         return self
 
 

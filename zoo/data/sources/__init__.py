@@ -1,15 +1,16 @@
 """Corpora made from data that other Python packages already carry: nothing is downloaded.
 
-Each source is a module with `build(split, seed=0, **options) -> list of examples`; a recipe names it as
-`data: {source: dates, options: {...}}`. Splits never depend on `seed`, so no run sees another run's test data.
+Each source is a module with `build(split, seed=0, **options) -> list of examples`; a recipe names
+it as `data: {source: dates, options: {...}}`. Splits never depend on `seed`, so no run sees another
+run's test data.
 """
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from zoo.data.split import stable_fraction
 from zoo.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -21,14 +22,9 @@ SOURCES = {
 }
 
 
-def position_of(key: str) -> float:
-    """A number in [0, 1) by a hash of `key` that is the same everywhere and for ever."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
-
-
 def split_of(key: str, test_share: float, validation_share: float) -> str:
-    """The split that `key` belongs to, by its position."""
-    position = position_of(key)
+    """The split that `key` belongs to, for ever: it depends on nothing else."""
+    position = stable_fraction(key)
     if position < test_share:
         return "test"
     return "validation" if position < test_share + validation_share else "train"

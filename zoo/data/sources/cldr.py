@@ -1,7 +1,8 @@
 """CLDR data of one locale out of Babel, the same in every process.
 
-Babel's own `Locale` resolves aliases of the shared root data in place, so what `Locale("de").months["stand-alone"]`
-holds depends on which locale was looked at first (Babel 2.18). Here each locale gets its own copy of every part.
+Babel's own `Locale` resolves aliases of the shared root data in place, so what
+`Locale("de").months["stand-alone"]` holds depends on which locale was looked at first (Babel 2.18).
+Here each locale gets its own copy of every part.
 """
 
 import pickle
@@ -18,7 +19,7 @@ def _part(name: str) -> dict[Any, Any]:
 
 
 def own(name: str) -> dict[Any, Any]:
-    """What the data file of `name` itself says, without anything inherited (unresolved aliases included)."""
+    """What the data file of `name` itself says: nothing inherited, aliases unresolved."""
     return _part(name)
 
 

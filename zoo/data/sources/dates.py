@@ -1,12 +1,14 @@
-"""Dates as people write them in 40 locales, and the ISO date they mean.
+"""Dates as people write them in 41 locales, and the ISO date they mean.
 
-`"en_US: 3/4/25" -> "2025-03-04"`, `"mardi 4 mars 2025" -> "2025-03-04"`. Texts are made from the patterns, names and
-digits of CLDR (through Babel), Gregorian calendar, for every day from 1950-01-01 to 2049-12-31; a two-digit year means
-the year of that window. A day belongs to one split for ever (stable hash of its ISO form).
+`"en_US: 3/4/25" -> "2025-03-04"`, `"mardi 4 mars 2025" -> "2025-03-04"`. Texts are made from the
+patterns, names and digits of CLDR (through Babel), Gregorian calendar, for every day from
+1950-01-01 to 2049-12-31; a two-digit year means the year of that window. A day belongs to one split
+for ever (stable hash of its ISO form).
 
-A text without a tag is asked only if it can mean one day. `readings` decides that, by rule and not by locale: it takes
-the words of a text for months or weekdays of any locale and its numbers in the orders day-month-year, month-day-year
-and year-month-day, whatever separates them. Every other text carries its locale: `"en_GB: 3/4/25"`.
+A text without a tag is asked only if it can mean one day. `readings` decides that, by rule and not
+by locale: it takes the words of a text for months or weekdays of any locale and its numbers in the
+orders day-month-year, month-day-year and year-month-day, whatever separates them. Every other text
+carries its locale: `"en_GB: 3/4/25"`.
 """
 
 import datetime
@@ -14,7 +16,7 @@ import random
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -93,7 +95,10 @@ _ORDINALS = {
     "sv": lambda day: f"{day}:e",
 }
 _ORDINAL_TEMPLATES = {
-    "en": ("{Mw} {o}, {y}", "{o} {Mw} {y}", "{o} of {Mw} {y}", "the {o} of {Mw}, {y}", "{Ew}, {Mw} {o}, {y}"),
+    "en": (
+        *("{Mw} {o}, {y}", "{o} {Mw} {y}", "{o} of {Mw} {y}"),
+        *("the {o} of {Mw}, {y}", "{Ew}, {Mw} {o}, {y}"),
+    ),
     "it": ("{o} {Mw} {y}", "{Ew} {o} {Mw} {y}"),
     "pt": ("{o} de {Mw} de {y}",),
 }  # fmt: skip
@@ -120,7 +125,7 @@ _TO_PLAIN = {zero + digit: str(digit) for zero in _NATIVE_ZERO.values() for digi
 
 @dataclass(frozen=True)
 class _Writer:
-    """How one locale writes a date: templates by style, names by month and weekday, native digits."""
+    """How one locale writes a date: templates by style, names, native digits."""
 
     locale: str
     order: str  # of a date in numbers: "dmy", "mdy" or "ymd"
@@ -160,10 +165,12 @@ def _template(pattern: str) -> str:
 
 
 def _order(template: str) -> str:
-    return "".join(field[0].lower() for field in re.findall(r"\{(y|M|d)[yMdaw]?\}", template))
+    return "".join(
+        field[0].lower() for field in re.findall(r"\{(y|M|d|o)[yMdaw]?\}", template)
+    ).replace("o", "d")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _writer(locale: str) -> _Writer:
     data = cldr.load(locale)
     months = {width: dict(data["months"]["format"][width]) for width in ("wide", "abbreviated")}
@@ -231,7 +238,7 @@ def _writer(locale: str) -> _Writer:
 
 
 def normalize(text: str) -> str:
-    """The form in which two texts count as the same: case, accents, digits' script, marks and spacing do not matter."""
+    """The form in which two texts count as the same: no case, accents or marks, ASCII digits."""
     text = unicodedata.normalize("NFD", text.translate(_BIDI_MARKS).translate(_TO_PLAIN).casefold())
     text = "".join(c for c in text if not "\u0300" <= c <= "\u036f").replace("ı", "i")
     return " ".join(text.split())
@@ -239,7 +246,7 @@ def normalize(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> tuple[dict[str, frozenset[int]], re.Pattern[str]]:
-    """What each name means in any locale, months as 1-12 and any weekday as 0; and the pattern that finds names."""
+    """What names mean in any locale (months 1-12, a weekday 0), and the pattern that finds them."""
     names: dict[str, set[int]] = {}
     for locale in LOCALES:
         writer = _writer(locale)
@@ -276,10 +283,10 @@ def _date(year: str, month: str, day: str) -> datetime.date | None:
 
 
 def readings(text: str) -> set[datetime.date]:
-    """Every day that an untagged text can mean in some locale; a text with exactly one reading needs no tag.
+    """Every day that an untagged text can mean in some locale; one reading needs no tag.
 
-    Numbers are read in the orders day-month-year, month-day-year and year-month-day (no locale here writes
-    year-day-month), a name as the month or weekday that it is in any of `LOCALES`.
+    Numbers are read in the orders day-month-year, month-day-year and year-month-day (no locale here
+    writes year-day-month), a name as the month or weekday that it is in any of `LOCALES`.
     """
     meanings, pattern = _vocabulary()
     words, numbers = [], []
@@ -309,7 +316,7 @@ def _split_of(day: datetime.date) -> str:
     return split_of(f"dates {day.isoformat()}", TEST_SHARE, VALIDATION_SHARE)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _days(split: str) -> tuple[datetime.date, ...]:
     first, last = datetime.date(FIRST_YEAR, 1, 1), datetime.date(LAST_YEAR, 12, 31)
     every = map(datetime.date.fromordinal, range(first.toordinal(), last.toordinal() + 1))
@@ -374,7 +381,7 @@ def build(
     locales: list[str] | None = None,
     tag_share: float = 0.5,
 ) -> list[dict[str, Any]]:
-    """Examples `{"source", "target", "locale", "date", "style", "tagged"}`, locales in equal shares.
+    """Examples `{"source", "target", "locale", "date", "style", "tagged"}`, equally many a locale.
 
     Args:
         split: `train`, `validation` or `test`; they share no calendar day.
@@ -404,7 +411,8 @@ def build(
         attempts += 1
         if attempts > 20 * size + 1000:
             raise DataError(
-                f"size is {size}, but {split} of {len(locales)} locales holds about {len(examples)} texts; lower it"
+                f"size is {size}, but {split} in {len(locales)} locales holds about "
+                f"{len(examples)} texts; lower it"
             )
         writer = _writer(locales[len(examples) % len(locales)])
         day = rng.choice(days)

@@ -1,11 +1,13 @@
 """Short strings and the language they are written in, for 61 languages.
 
-Names of languages, countries, scripts, currencies, units and time zones, months and weekdays, and what CLDR's patterns
-make of them: dates, "3 days ago", "5 kilometres", amounts of money, lists of names (through Babel).
+Names of languages, countries, scripts, currencies, units and time zones, months and weekdays, and
+what CLDR's patterns make of them: dates, "3 days ago", "5 kilometres", amounts of money, lists of
+names (through Babel).
 
-One item, such as the country AT or a span of kilometres, is written in every language and lies in one split for all of
-them, so a test asks for names that training did not show in any language. Two rules keep the labels clean: a string
-that two languages write alike is left out, and one that items of two splits share stays in training only.
+One item, such as the country AT or a span of kilometres, is written in every language and lies in
+one split for all of them, so a test asks for names that training did not show in any language. Two
+rules keep the labels clean: a string that two languages write alike is left out, and one that items
+of two splits share stays in training only.
 """
 
 import datetime
@@ -21,8 +23,9 @@ from babel.dates import tokenize_pattern
 from zoo.data.sources import SPLITS, Split, check_split, cldr, split_of
 from zoo.errors import DataError
 
-# Left out: pairs that a reader cannot tell apart by a name (Bosnian and Croatian, Serbian in Latin letters, the two
-# Norwegians, the two scripts of Chinese), and languages for which CLDR itself has few names.
+# Left out: pairs that a reader cannot tell apart by a name (Bosnian and Croatian, Serbian in Latin
+# letters, the two Norwegians, the two scripts of Chinese), and languages for which CLDR itself has
+# few names.
 LANGUAGES = (
     *(
         "af",
@@ -92,19 +95,22 @@ _FIELDS = {
     "M": lambda data, day, width: _numbered(data["months"]["format"], day.month, width),
     "L": lambda data, day, width: _numbered(data["months"]["stand-alone"], day.month, width),
     "d": lambda data, day, width: f"{day.day:0{width}}",
-    "E": lambda data, day, width: data["days"]["format"][_WIDTHS.get(width, "abbreviated")][day.weekday()],
-    "c": lambda data, day, width: data["days"]["stand-alone"][_WIDTHS.get(width, "abbreviated")][day.weekday()],
+    "E": lambda data, day, width: data["days"]["format"][_width(width)][day.weekday()],
+    "c": lambda data, day, width: data["days"]["stand-alone"][_width(width)][day.weekday()],
     "G": lambda data, day, width: data["eras"]["abbreviated"][1],
 }  # fmt: skip
-_WIDTHS = {3: "abbreviated", 4: "wide"}
+
+
+def _width(letters: int) -> str:
+    return "wide" if letters == 4 else "abbreviated"
 
 
 def _numbered(names: Mapping[str, Any], number: int, width: int) -> str:
-    return names[_WIDTHS[width]][number] if width in _WIDTHS else f"{number:0{width}}"
+    return names[_width(width)][number] if width >= 3 else f"{number:0{width}}"
 
 
 def normalize(text: str) -> str:
-    """The form in which two strings count as the same: case, spacing and Unicode composition do not matter."""
+    """The form in which two strings count as the same: not by case, spacing or composition."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -277,7 +283,8 @@ def build(
     languages = list(languages or LANGUAGES)
     if unknown := sorted(set(languages) - set(LANGUAGES)):
         raise DataError(
-            f"languages {unknown} are not known to the source 'language', expected some of {LANGUAGES}"
+            f"languages {unknown} are not known to the source 'language', expected some of "
+            f"{', '.join(LANGUAGES)}"
         )
     size = SIZES[split] if size is None else size
     if size < 1:

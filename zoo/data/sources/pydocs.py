@@ -1,8 +1,9 @@
-"""The documentation of the Python language as text, out of the interpreter itself (`pydoc_data.topics`).
+"""The documentation of the Python language, out of the interpreter itself (`pydoc_data.topics`).
 
-Topics repeat each other: `compound` holds all of `if`, `while`, `try`. Topics that share a paragraph therefore go into
-one group, a group lies in one split (by stable hashes), and inside a group a paragraph is kept once. So no paragraph of the
-test is in the training text. The text is that of the running Python version.
+Topics repeat each other: `compound` holds all of `if`, `while`, `try`. Topics that share a
+paragraph therefore go into one group, a group lies in one split (by stable hashes), and inside a
+group a paragraph is kept once. So no paragraph of the test is in the training text. The text is
+that of the running Python version.
 """
 
 import random
@@ -11,7 +12,8 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Any
 
-from zoo.data.sources import SPLITS, Split, check_split, position_of
+from zoo.data.sources import SPLITS, Split, check_split
+from zoo.data.split import stable_fraction
 from zoo.errors import DataError
 
 SHARES = {"test": 0.10, "validation": 0.08}
@@ -25,12 +27,12 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _key(paragraph: str) -> str:
-    """The form in which two paragraphs count as the same: indentation and line breaks do not matter."""
+    """The form in which two paragraphs count as the same: without layout."""
     return " ".join(paragraph.split())
 
 
 def _groups(topics: dict[str, str]) -> list[list[str]]:
-    """Topics that share a paragraph, directly or through others; each group sorted, longest topic first."""
+    """Topics that share a paragraph, directly or through others; in each the longest first."""
     group = {name: name for name in topics}
 
     def root(name: str) -> str:
@@ -74,12 +76,12 @@ def _documents() -> dict[str, list[dict[str, Any]]]:
 
     groups = [_without_repeats(names, topics) for names in _groups(topics)]
     groups.sort(
-        key=lambda group: position_of(f"pydocs {min(document['topic'] for document in group)}")
+        key=lambda group: stable_fraction(f"pydocs {min(document['topic'] for document in group)}")
     )
     sizes = [sum(len(document["text"]) for document in group) for group in groups]
     documents: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    # In the order of their hashes, each group goes where there is still room for it: few and uneven as they are, a
-    # hash alone could leave a split empty.
+    # In the order of their hashes, each group goes where there is still room for it: few and uneven
+    # as they are, a hash alone could leave a split empty.
     room = {split: share * sum(sizes) for split, share in SHARES.items()}
     for group, size in zip(groups, sizes, strict=True):
         split = next((name for name, free in room.items() if size <= free), "train")
@@ -90,12 +92,13 @@ def _documents() -> dict[str, list[dict[str, Any]]]:
 
 
 def build(split: Split, seed: int = 0, max_chars: int | None = None) -> list[dict[str, Any]]:
-    """Examples `{"text", "topic"}`, one a topic or, with `max_chars`, one a run of whole paragraphs.
+    """Examples `{"text", "topic"}`, one a topic or a run of its paragraphs.
 
     Args:
         split: `train`, `validation` or `test`; they share no paragraph of 40 characters or more.
         seed: the order of the examples, and nothing else.
-        max_chars: a topic is cut between paragraphs into texts of at most so many characters (one paragraph may
+        max_chars: a topic is cut between paragraphs into texts of at most so many characters (one
+            paragraph may
             be longer).
 
     Raises:

@@ -1,0 +1,226 @@
+"""`to_onnx`: a Keras model becomes a bundle that `serve` answers from, verified before it appears."""
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from export.errors import ExportError
+from export.graphs import KEEP, Graph, onnx_graphs
+from export.lowering import TARGETS
+from export.models import prepared, tokenizer_of
+from export.onnx import WEIGHTS_FILE, Converted, WeightsFile, convert, write_graph
+from export.reference import REFERENCE_FILE, reference_values
+from export.staging import staged
+from export.verify import replay_bundle
+from serve.integrity import FileSpec
+from serve.manifest import (
+    CacheSpec,
+    GenerationSpec,
+    GraphSpec,
+    Manifest,
+    TensorSpec,
+    TokenizerSpec,
+)
+from zoo import __version__
+from zoo.backbones.config import config_to_mapping
+from zoo.layers.span import CacheLayout
+from zoo.tasks import TaskModel
+
+CACHES: dict[str, CacheLayout] = {"onnxruntime": "buffer", "portable": "grow"}
+OPSETS = range(17, 19)
+
+Progress = Callable[[str], None]
+
+
+def to_onnx(
+    model: Any,
+    out: str | os.PathLike[str],
+    *,
+    target: str = "onnxruntime",
+    tokenizer: Any = None,
+    name: str | None = None,
+    opset: int = 18,
+    max_new_tokens: int = 64,
+    verify: bool = True,
+    overwrite: bool = False,
+    source: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Exports a model as a bundle: ONNX graphs, weights, tokenizer, manifest.
+
+    Args:
+        model: A `zoo.TaskModel`.
+        out: The folder to make.
+        target: "onnxruntime" (fused operators, caches in place) or "portable" (standard operators only).
+        tokenizer: A `zoo.text.Tokenizer`; by default the model's own.
+        name: The bundle's name; by default the folder's.
+        opset: Version of ONNX' operators.
+        max_new_tokens: Default length of what a generating bundle writes.
+        verify: Replay reference values through `serve` before the folder appears.
+        overwrite: Replace `out` where it exists.
+        source: Where the model came from, for the manifest.
+        progress: Called with what is being done.
+
+    Returns:
+        The bundle's manifest.
+
+    Raises:
+        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then untouched.
+    """
+    if target not in TARGETS:
+        raise ExportError(f"target = {target!r}: expected one of {sorted(TARGETS)}")
+    if opset not in OPSETS:
+        raise ExportError(f"opset = {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
+    say = progress or (lambda text: None)
+    model = prepared(model)
+    tokenizer = tokenizer_of(model, tokenizer)
+    with staged(out, overwrite) as folder:
+        graphs = {}
+        with WeightsFile(folder) as weights:
+            for graph in onnx_graphs(model, CACHES[target]):
+                say(f"converting {graph.name}")
+                converted = convert(model, graph, target, opset)
+                say(f"writing {graph.name}")
+                file = f"{graph.name}.onnx"
+                write_graph(converted, folder / file, weights)
+                graphs[graph.name] = _graph_spec(converted, file)
+        for spec in graphs.values():
+            _check(folder / spec.file)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        _write_configs(model, folder, max_new_tokens)
+        if verify:
+            say("computing reference values in Keras")
+            np.savez(folder / REFERENCE_FILE, **reference_values(model, tokenizer))
+        manifest = _manifest(
+            model,
+            name or Path(out).name,
+            target=target,
+            opset=opset,
+            graphs=graphs,
+            files=_files(folder),
+            tokenizer=_tokenizer_spec(model, tokenizer),
+            generation=_generation(model, max_new_tokens),
+            source=source or {},
+        )
+        manifest.save(folder)
+        if verify:
+            say("verifying through serve")
+            report = replay_bundle(folder)
+            manifest = manifest.model_copy(update={"verification": report})
+            manifest.save(folder)
+    return Manifest.load(out, check="size")
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"onnx.checker refuses {path.name}: {str(error).splitlines()[0]}") from error
+
+
+def _graph_spec(converted: Converted, file: str) -> GraphSpec:
+    graph: Graph = converted.graph
+
+    def specs(tensors: Any) -> list[TensorSpec]:
+        return [TensorSpec(name=t.name, dtype=t.dtype, shape=list(t.axes)) for t in tensors]
+
+    return GraphSpec(
+        file=file,
+        inputs=specs(graph.inputs),
+        outputs=specs(graph.outputs),
+        operators=converted.operators,
+        parameters=int(sum(np.prod(v.shape) for v in converted.weights.values())),
+        optional_inputs=sorted(graph.defaults),
+    )
+
+
+def _files(folder: Path) -> dict[str, FileSpec]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): FileSpec.of(path) for path in paths}
+
+
+def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
+    head = {**model.spec.defaults, **model.head_facts}
+    versions = {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx", "onnx")}
+    return Manifest(
+        name=name,
+        task=model.task,
+        architecture=model.architecture,
+        labels=model.labels,
+        pooling=head.get("pooling"),
+        normalize=head.get("normalize"),
+        cache=_cache_spec(model, facts["target"]),
+        created_with={"keras-text-zoo": __version__, **versions},
+        **facts,
+    )
+
+
+def _version(package: str) -> str:
+    """The installed version; tensorflow may come as tensorflow-cpu."""
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
+    if tokenizer is None:
+        return None
+    return TokenizerSpec(
+        pad_token_id=model.config.pad_token_id,
+        max_length=model.config.max_length,
+        mask_token_id=tokenizer.mask_token_id,
+    )
+
+
+def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
+    if model.decoder is None:
+        return None
+    return CacheSpec(
+        layout=CACHES[target],
+        num_layers=len(model.decoder.blocks),
+        num_kv_heads=model.config.num_kv_heads,
+        head_dim=model.config.head_dim,
+        max_length=model.decoder.length,
+    )
+
+
+def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
+    if model.decoder is None:
+        return None
+    config = model.config
+    return GenerationSpec(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=[] if config.eos_token_id is None else [config.eos_token_id],
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        max_new_tokens=min(max_new_tokens, model.decoder.length),
+    )
+
+
+def _write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
+    """config.json and generation_config.json, which the ecosystem's tools look for."""
+    facts = {"model_type": "keras-text-zoo", "task": model.task, **config_to_mapping(model.config)}
+    if model.labels is not None:
+        facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+        facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
+    _write_json(folder / "config.json", facts)
+    generation = _generation(model, max_new_tokens)
+    if generation is not None:
+        _write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+__all__ = ["KEEP", "WEIGHTS_FILE", "to_onnx"]

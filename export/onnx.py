@@ -1,0 +1,343 @@
+"""Keras model to ONNX graphs: trace with the weights as inputs, convert, attach the weights by name.
+
+The weights never pass through a GraphDef: they are inputs while the function is traced and become initializers that lie
+in one external file, each once, under the path of its Keras variable.
+"""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+from onnx import TensorProto, numpy_helper
+from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx.optimizer.back_to_back_optimizer import BackToBackOptimizer
+from tf2onnx.optimizer.const_fold_optimizer import ConstFoldOptimizer
+from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
+from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNodesOptimizer
+
+from export import lowering
+from export.errors import ExportError
+from export.graphs import Graph
+from zoo import ops
+
+WEIGHTS_FILE = "model.onnx.data"
+SMALL = 1024
+"""Tensors of fewer bytes stay in the graph's own file: shapes and scalars, which runtimes fold."""
+
+OPTIMIZERS = {
+    "fold_constants": ConstFoldOptimizer,
+    "remove_identity": IdentityOptimizer,
+}
+TIDY_OPTIMIZERS = {
+    **OPTIMIZERS,
+    "merge_duplication": MergeDuplicatedNodesOptimizer,
+    "remove_back_to_back": BackToBackOptimizer,
+}
+"""For graphs of plain operators, which repeat their shape arithmetic in every layer."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph without its weights, and which variable each weight's name stands for."""
+
+    graph: Graph
+    proto: onnx.ModelProto
+    weights: dict[str, Any]
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """How often each operator occurs."""
+        return dict(sorted(Counter(node.op_type for node in self.proto.graph.node).items()))
+
+
+def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Converted:
+    """Converts one graph of `model`.
+
+    Args:
+        model: The model; computes in float32.
+        graph: What to convert.
+        target: A name in `lowering.TARGETS`.
+        opset: Version of ONNX' own operators.
+
+    Raises:
+        ExportError: An operator has no ONNX counterpart, or two weights share a name.
+    """
+    variables = list(model.weights)
+    names = weight_names(variables)
+    stand_ins = [f"weight_{i}" for i in range(len(variables))]
+    signature = [tensor.spec() for tensor in graph.inputs]
+    count = len(signature)
+    signature += [
+        tf.TensorSpec(v.shape, v.dtype, name=name)
+        for v, name in zip(variables, stand_ins, strict=True)
+    ]
+
+    def traced(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        feeds = {t.name: value for t, value in zip(graph.inputs, values[:count], strict=True)}
+        mapping = list(zip(variables, values[count:], strict=True))
+        with keras.StatelessScope(state_mapping=mapping), ops.lowered(table):
+            results = graph.call(feeds)
+        return {t.name: tf.identity(results[t.name]) for t in graph.outputs}
+
+    table = lowering.TARGETS[target]
+    optimizers = TIDY_OPTIMIZERS if target == "portable" else OPTIMIZERS
+    token = lowering.constants.set({})
+    try:
+        function = tf.function(traced, input_signature=signature, autograph=False)
+        with _strict_conversion():
+            proto = _to_onnx(function.get_concrete_function(), graph, opset, optimizers)
+    finally:
+        lowering.constants.reset(token)
+    _check_operators(proto)
+    weights = _name_weights(proto, dict(zip(stand_ins, zip(names, variables, strict=True), strict=True)))
+    _finish(proto, graph)
+    return Converted(graph, proto, weights)
+
+
+def _to_onnx(
+    function: Any, graph: Graph, opset: int, optimizers: dict[str, type]
+) -> onnx.ModelProto:
+    """tf2onnx' conversion by its parts: nothing to freeze, and only those optimisers that a clean trace needs.
+
+    The others cost two thirds of the time and undo what the lowering emits; runtimes do their own.
+    """
+    if function.captured_inputs:
+        raise ExportError(
+            f"the model uses {len(function.captured_inputs)} tensors that are no weights of it, such as "
+            f"{function.captured_inputs[0].name!r}: create them with add_weight or zoo.ops.constant"
+        )
+    outputs = [function.structured_outputs[tensor.name] for tensor in graph.outputs]
+    inputs = [tensor.name for tensor in function.inputs]
+    rename = {name: name.split(":")[0] for name in inputs}
+    rename |= {value.name: tensor.name for value, tensor in zip(outputs, graph.outputs, strict=True)}
+    names = [value.name for value in outputs]
+    definition = function.graph.as_graph_def()
+    with tf.Graph().as_default():
+        tf.import_graph_def(definition, name="")
+        definition = tf_loader.tf_optimize(inputs, names, definition)
+    with tf.Graph().as_default() as tf_graph:
+        tf.import_graph_def(definition, name="")
+        converted = tfonnx.process_tf_graph(
+            tf_graph,
+            continue_on_error=True,
+            opset=opset,
+            custom_op_handlers={"PyFunc": (lowering.convert_placeholder, [])},
+            extra_opset=[onnx.helper.make_opsetid(lowering.MICROSOFT, 1)],
+            input_names=inputs,
+            output_names=names,
+            tensors_to_rename=rename,
+        )
+    converted = optimizer.optimize_graph(converted, catch_errors=False, optimizers=optimizers)
+    return converted.make_model(graph.name)
+
+
+def weight_names(variables: Sequence[Any]) -> list[str]:
+    """The variables' paths below the model.
+
+    Raises:
+        ExportError: Two variables share a path.
+    """
+    names = [variable.path.split("/", 1)[-1] for variable in variables]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ExportError(
+            f"{len(twice)} weights share a name with another, such as {twice[0]!r}: "
+            "give the layers distinct names"
+        )
+    return names
+
+
+class _Problems(logging.Handler):
+    """Keeps what tf2onnx logs as errors; it writes a broken file rather than raise."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _strict_conversion() -> Iterator[None]:
+    """Raises what tf2onnx only logs, and keeps its chatter off the terminal."""
+    problems = _Problems()
+    root = logging.getLogger("tf2onnx")
+    before = root.level, root.propagate
+    root.addHandler(problems)
+    root.setLevel(logging.ERROR)
+    root.propagate = False
+    try:
+        yield
+    except ExportError:
+        raise
+    except (ValueError, NotImplementedError, AttributeError, KeyError) as error:
+        raise ExportError(f"tf2onnx could not convert the graph: {error}") from error
+    finally:
+        root.removeHandler(problems)
+        root.setLevel(before[0])
+        root.propagate = before[1]
+    if problems.lines:
+        raise ExportError(
+            f"tf2onnx could not convert the graph: {' '.join(problems.lines)[:500]}. "
+            "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
+        )
+
+
+def _check_operators(proto: onnx.ModelProto) -> None:
+    """Every operator must be one of ONNX' own at this opset, or one that the lowering emits."""
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    unknown = set()
+    for node in proto.graph.node:
+        if node.domain == lowering.MICROSOFT:
+            continue
+        try:
+            onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
+        except onnx.defs.SchemaError:
+            unknown.add(f"{node.op_type} ({node.name})")
+    if unknown:
+        raise ExportError(
+            f"no ONNX operator for {', '.join(sorted(unknown)[:5])}. "
+            "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
+        )
+
+
+def _name_weights(
+    proto: onnx.ModelProto, stand_ins: dict[str, tuple[str, Any]]
+) -> dict[str, Any]:
+    """Renames the stand-in inputs to their variables' names and takes them off the inputs; returns those in use."""
+    graph = proto.graph
+    rename, kept = {}, []
+    for value in graph.input:
+        found = stand_ins.get(value.name)
+        if found is None:
+            kept.append(value)
+        else:
+            rename[value.name] = found
+    taken = {name for node in graph.node for name in node.output}
+    taken |= {value.name for value in kept} | {tensor.name for tensor in graph.initializer}
+    clash = sorted(taken & {name for name, _ in rename.values()})
+    if clash:
+        raise ExportError(f"the name {clash[0]!r} stands for a weight and for a tensor of the graph")
+    used: dict[str, Any] = {}
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name in rename:
+                node.input[i] = rename[name][0]
+                used[rename[name][0]] = rename[name][1]
+        for i, name in enumerate(node.output):
+            if name.startswith(lowering.UNUSED):
+                node.output[i] = ""
+    inputs = list(kept)
+    del graph.input[:]
+    graph.input.extend(inputs)
+    return used
+
+
+def _finish(proto: onnx.ModelProto, graph: Graph) -> None:
+    """Names the axes, adds the default values and drops what the conversion left behind."""
+    tensors = {t.name: t for t in (*graph.inputs, *graph.outputs)}
+    for value in (*proto.graph.input, *proto.graph.output):
+        tensor = tensors[value.name]
+        del value.type.tensor_type.shape.dim[:]
+        value.type.tensor_type.shape.SetInParent()
+        for axis in tensor.axes:
+            dim = value.type.tensor_type.shape.dim.add()
+            if isinstance(axis, int):
+                dim.dim_value = axis
+            else:
+                dim.dim_param = axis
+    found = {value.name for value in (*proto.graph.input, *proto.graph.output)}
+    missing = sorted(set(tensors) - found)
+    if missing:
+        raise ExportError(f"the converted graph lost its tensors {missing}")
+    for name, default in graph.defaults.items():
+        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(default), name))
+    del proto.graph.value_info[:]
+    used = {entry.domain for entry in proto.graph.node} | {""}
+    imports = [entry for entry in proto.opset_import if entry.domain in used]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    proto.producer_name, proto.producer_version, proto.doc_string = "keras-text-zoo", "", ""
+    proto.graph.name = graph.name
+    proto.graph.doc_string = ""
+
+
+class WeightsFile:
+    """The external data of a bundle: each weight once, whichever graphs use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / WEIGHTS_FILE
+        self._stream: BinaryIO = self.path.open("wb")
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def __enter__(self) -> "WeightsFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def add(self, name: str, array: np.ndarray) -> tuple[int, int]:
+        """Writes `array`, unless `name` is there already; returns (offset, bytes)."""
+        if name not in self._places:
+            # Pages for tensors worth mapping, cache lines for the rest.
+            alignment = 4096 if array.nbytes >= 1 << 16 else 64
+            self._stream.write(b"\0" * (-self._stream.tell() % alignment))
+            self._places[name] = (self._stream.tell(), array.nbytes)
+            self._stream.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+        return self._places[name]
+
+
+def write_graph(
+    converted: Converted,
+    path: Path,
+    weights: WeightsFile,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Writes the graph beside its weights.
+
+    Args:
+        converted: The graph.
+        path: Its file.
+        weights: The bundle's external data.
+        progress: Called with the bytes of each weight that was written.
+    """
+    proto = converted.proto
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.nbytes >= SMALL:
+            _point(tensor, *weights.add(f"{tensor.name}", array))
+    for name, variable in sorted(converted.weights.items()):
+        array = keras.ops.convert_to_numpy(variable)
+        tensor = TensorProto(name=name, data_type=_onnx_type(array), dims=array.shape)
+        if array.nbytes >= SMALL:
+            _point(tensor, *weights.add(name, array))
+        else:
+            tensor.raw_data = array.tobytes()
+        proto.graph.initializer.append(tensor)
+        if progress is not None:
+            progress(array.nbytes)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _onnx_type(array: np.ndarray) -> int:
+    return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _point(tensor: TensorProto, offset: int, length: int) -> None:
+    """Makes `tensor` refer to the external data."""
+    tensor.ClearField("raw_data")
+    for kind in ("float_data", "int32_data", "int64_data", "double_data"):
+        tensor.ClearField(kind)
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", WEIGHTS_FILE), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))

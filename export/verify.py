@@ -1,0 +1,85 @@
+"""Does an export compute what Keras computes? Asked of the code that ships, before an export reports success."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import VerificationError
+from export.reference import reference_values
+from export.tolerances import TOLERANCES
+from serve.errors import ServeError
+from serve.manifest import Manifest
+from serve.selfcheck import replay
+from serve.session import Session
+
+
+def replay_bundle(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Replays a bundle's reference values through `serve`, and checks its names and axes; returns the report.
+
+    Raises:
+        VerificationError: A name, axis or value is not what it should be.
+    """
+    try:
+        manifest = Manifest.load(folder, check="size")
+        _check_names(manifest)
+        report = replay(manifest, tolerance=_tolerance(manifest))
+    except ServeError as error:
+        raise VerificationError(f"the exported bundle is not right: {error}") from error
+    report.pop("seconds")  # a bundle is the same bytes whenever it is made
+    return report
+
+
+def compare_bundle(model: Any, folder: str | os.PathLike[str], seed: int = 1) -> dict[str, Any]:
+    """Compares a bundle with a live Keras model, on other inputs than those it carries.
+
+    Raises:
+        VerificationError: They do not agree.
+    """
+    manifest = Manifest.load(folder, check="size")
+    arrays = reference_values(model, None, seed)
+    differences: dict[str, float] = {}
+    try:
+        sessions = {
+            name: Session(manifest.path(graph.file)) for name, graph in manifest.graphs.items()
+        }
+        for key, value in arrays.items():
+            case, graph, side, *name = key.split("/")
+            if side != "outputs":
+                continue
+            prefix = f"{case}/{graph}/inputs/"
+            feeds = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+            found = sessions[graph].run(feeds, name)[name[0]]
+            differences[f"{case} {name[0]}"] = float(np.abs(found - value).max())
+    except ServeError as error:
+        raise VerificationError(f"the bundle cannot be compared: {error}") from error
+    worst = max(differences.values(), default=0.0)
+    if worst > _tolerance(manifest):
+        raise VerificationError(
+            f"{manifest.name} differs from the model by {worst:.2g}, tolerance {_tolerance(manifest):.2g}"
+        )
+    return differences
+
+
+def _tolerance(manifest: Manifest) -> float:
+    return TOLERANCES[manifest.precision]
+
+
+def _check_names(manifest: Manifest) -> None:
+    """The graphs' own inputs and outputs must be those that the manifest states."""
+    for name, graph in manifest.graphs.items():
+        session = Session(Path(manifest.path(graph.file)))
+        optional = set(graph.optional_inputs)
+        found = {
+            **{key: tensor.shape for key, tensor in session.inputs.items()},
+            **{key: tensor.shape for key, tensor in session.overridable.items()},
+            **{key: tensor.shape for key, tensor in session.outputs.items()},
+        }
+        stated = {tensor.name: tuple(tensor.shape) for tensor in (*graph.inputs, *graph.outputs)}
+        wrong = sorted(key for key in stated if found.get(key) != stated[key] and key not in optional)
+        if wrong or set(found) != set(stated):
+            raise VerificationError(
+                f"graph {name!r}: tensors {wrong or sorted(set(found) ^ set(stated))} are not as the "
+                "manifest states them"
+            )

@@ -1,0 +1,210 @@
+"""The commands `predict`, `inspect` and `verify`, as plain click commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+
+from serve.errors import InputError
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+_GENERATION = ("text-generation", "text2text-generation")
+_PAIRS = {
+    "question-answering": {"question", "context"},
+    "sentence-similarity": {"text", "pair"},
+    "text-classification": {"text", "pair"},
+}
+
+
+def quiet_ends(command: _Command) -> _Command:
+    """Ctrl-C leaves with 130, a reader that went away (`| head`) ends the command quietly."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except BrokenPipeError:
+            # The interpreter flushes once more at exit: give it somewhere to write.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
+
+    return run  # type: ignore[return-value]
+
+
+bundle_argument = click.argument("bundle", type=click.Path())
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("predict")
+@bundle_argument
+@click.argument("texts", metavar="[TEXT]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens to generate.")
+@click.option("--temperature", type=float, help="Draw at random; below 1 is more certain.")
+@click.option("--top-k", type=click.IntRange(1), help="Draw among (or show) the k likeliest.")
+@click.option("--top-p", type=float, help="Draw among the likeliest that hold this probability.")
+@click.option("--seed", type=click.IntRange(0), help="Make the draw repeatable.")
+@click.option("--stop", multiple=True, help="Text that ends the answer; may be given again.")
+@click.option("--stream", is_flag=True, help="Show generated text as it comes.")
+@click.option("--provider", "providers", multiple=True, help="Execution provider: cpu, cuda, ...")
+@click.option("--threads", type=click.IntRange(1), help="Threads inside an operator.")
+@click.option("--batch-size", type=click.IntRange(1), help="Most texts per run of the model.")
+@quiet_ends
+def predict(
+    bundle: str,
+    texts: tuple[str, ...],
+    as_json: bool,
+    stream: bool,
+    providers: tuple[str, ...],
+    threads: int | None,
+    batch_size: int | None,
+    stop: tuple[str, ...],
+    **sampling: Any,
+) -> None:
+    """Answer every TEXT, or every line of standard input, with a BUNDLE.
+
+    Two texts are given as a JSON object: {"question": ..., "context": ...} or
+    {"text": ..., "pair": ...}; a question and its context may also be separated by a tab.
+    """
+    from serve.manifest import Manifest
+    from serve.pipelines import load
+
+    settings = {name: value for name, value in sampling.items() if value is not None}
+    if stop:
+        settings["stop"] = stop
+    if stream and as_json:
+        raise click.UsageError("--stream and --json exclude each other")
+    task = Manifest.load(bundle, check=False).task
+    _refuse_options(task, settings, stream)
+    pipeline = load(bundle, providers=providers or None, threads=threads)
+    if batch_size:
+        pipeline.batch_size = batch_size
+    if stream:
+        for [(_, prompt)] in _inputs(texts, 1):
+            for piece in pipeline.stream(prompt, **settings):
+                click.echo(piece, nl=False)
+                sys.stdout.flush()
+            click.echo()
+        return
+    rows = 1 if not texts and sys.stdin.isatty() else 4 * pipeline.batch_size
+    for batch in _inputs(texts, rows):
+        items = [_item(task, text, bool(texts)) for _, text in batch]
+        try:
+            results = pipeline(items, **settings)
+        except InputError as error:
+            where = "TEXT" if texts else "line"
+            span = str(batch[0][0]) if len(batch) == 1 else f"{batch[0][0]} to {batch[-1][0]}"
+            raise InputError(f"{where} {span}: {error}") from error
+        for (_, text), result in zip(batch, results, strict=True):
+            if as_json:
+                answer = {"input": text, **result.to_dict()}
+                click.echo(json.dumps(answer, ensure_ascii=False))
+            else:
+                click.echo(str(result))
+                if getattr(result, "truncated", False):
+                    click.echo("note: the text was longer than the model reads, and cut", err=True)
+        sys.stdout.flush()
+
+
+@click.command("inspect")
+@bundle_argument
+@json_option
+@quiet_ends
+def inspect_(bundle: str, as_json: bool) -> None:
+    """Show what a BUNDLE is: task, graphs, sizes, cache, verification."""
+    from serve.inspect import describe
+
+    facts = describe(bundle)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        from serve.show import show_bundle
+
+        show_bundle(facts)
+
+
+@click.command("verify")
+@bundle_argument
+@click.option("--tolerance", type=float, help="Largest difference allowed; else the bundle's own.")
+@click.option("--provider", "providers", multiple=True, help="Execution provider: cpu, cuda, ...")
+@json_option
+@quiet_ends
+def verify(bundle: str, tolerance: float | None, providers: tuple[str, ...], as_json: bool) -> None:
+    """Check the files of a BUNDLE and replay the reference values that it carries."""
+    from serve.manifest import Manifest
+    from serve.selfcheck import replay
+    from serve.session import SessionOptions
+
+    manifest = Manifest.load(bundle, check="full")
+    report = replay(manifest, SessionOptions(providers or None), tolerance)
+    report["files"] = len(manifest.files)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        from serve.show import show_report
+
+        show_report(manifest.name, report)
+
+
+def _refuse_options(task: str, settings: dict[str, Any], stream: bool) -> None:
+    """Options that mean nothing to the task are wrong use, not something to overlook."""
+    allowed = {"top_k"} if task == "fill-mask" else set()
+    wrong = sorted(set(settings) - allowed) + (["stream"] if stream else [])
+    if task not in _GENERATION and wrong:
+        raise click.UsageError(f"--{wrong[0].replace('_', '-')} means nothing to the task {task}")
+
+
+def _inputs(texts: tuple[str, ...], rows: int) -> Iterator[list[tuple[int, str]]]:
+    """Numbered texts in batches; of standard input no more than a batch is held in memory."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    lines: Iterable[str] = iter(texts or sys.stdin)
+    numbered = ((at, line.rstrip("\r\n")) for at, line in enumerate(lines, 1) if line.strip())
+    found = False
+    while batch := _read_batch(numbered, rows):
+        found = True
+        yield batch
+    if not found:
+        raise InputError("nothing to answer: give TEXT, or lines on standard input")
+
+
+def _read_batch(numbered: Iterator[tuple[int, str]], rows: int) -> list[tuple[int, str]]:
+    try:
+        return list(islice(numbered, rows))
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8: {error}") from error
+
+
+def _item(task: str, text: str, argument: bool) -> Any:
+    """A text, or the pair that it holds."""
+    keys = _PAIRS.get(task)
+    if keys is None:
+        return text
+    if text.lstrip().startswith("{"):
+        try:
+            item = json.loads(text)
+        except ValueError:
+            item = None
+        if isinstance(item, dict) and set(item) == keys:
+            return item  # else a text that happens to look like JSON
+    if task != "question-answering":
+        return text
+    if "\t" in text:
+        question, context = text.split("\t", 1)
+        return question, context
+    message = (
+        f"{task} needs a question and a context: separated by a tab, "
+        'or {"question": ..., "context": ...}'
+    )
+    raise click.UsageError(message) if argument else InputError(f"{message}; got {text!r:.60}")

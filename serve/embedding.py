@@ -1,0 +1,82 @@
+"""Vectors of tokens and of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from serve.encoder import EncoderPipeline, Truncation
+from serve.errors import InputError
+from serve.manifest import Manifest
+from serve.results import Embedding, Features, Similarity
+from serve.session import SessionOptions
+
+
+class SentenceEmbedder(EncoderPipeline):
+    """A text's vector, or the similarity of a pair (task sentence-similarity).
+
+    Pooling and normalisation are part of the graph.
+    """
+
+    pairs = "may"
+    outputs = ("sentence_embedding",)
+
+    def _answer(
+        self, items: Sequence[Any], truncation: Truncation, **settings: Any
+    ) -> list[Embedding | Similarity]:
+        if settings:
+            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
+        parts = [self._parts(item) for item in items]  # a pair is two texts, each embedded alone
+        texts = [text for pair in parts for text in pair if text is not None]
+        encodings = self._encode(texts, truncation)
+        vectors = [
+            Embedding(outputs["sentence_embedding"], bool(encoding.overflowing))
+            for encoding, outputs in zip(encodings, self._run(encodings), strict=True)
+        ]
+        found = iter(vectors)
+        return [
+            next(found) if second is None else similarity(next(found), next(found))
+            for _, second in parts
+        ]
+
+
+class FeatureExtractor(EncoderPipeline):
+    """Hidden states of a text's tokens (task feature-extraction).
+
+    Where the graph pools them itself (output sentence_embedding), the answer is the text's vector.
+    """
+
+    by_token = frozenset({"last_hidden_state"})
+
+    def __init__(
+        self, manifest: Manifest, options: SessionOptions | None = None, **batching: int
+    ) -> None:
+        names = {output.name for output in manifest.graphs["model"].outputs}
+        self.outputs = (
+            ("sentence_embedding",) if "sentence_embedding" in names else ("last_hidden_state",)
+        )
+        super().__init__(manifest, options, **batching)
+
+    def _answer(
+        self, items: Sequence[Any], truncation: Truncation, **settings: Any
+    ) -> list[Features | Embedding]:
+        if settings:
+            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
+        encodings = self._encode(items, truncation)
+        results: list[Features | Embedding] = []
+        for encoding, outputs in zip(encodings, self._run(encodings), strict=True):
+            values, cut = outputs[self.outputs[0]], bool(encoding.overflowing)
+            if self.outputs[0] == "sentence_embedding":
+                results.append(Embedding(values, cut))
+            else:
+                results.append(Features(tuple(encoding.tokens), values, cut))
+        return results
+
+
+def similarity(first: Embedding, second: Embedding) -> Similarity:
+    """Cosine of two vectors; 0 where one has no length."""
+    norms = float(np.linalg.norm(first.values) * np.linalg.norm(second.values))
+    cosine = float(first.values @ second.values) / norms if norms else 0.0
+    return Similarity(cosine, first.truncated or second.truncated)

@@ -1,0 +1,214 @@
+"""Replays the reference values that a bundle carries, through the code that answers requests.
+
+`verification.npz` holds what the model computed before it was exported:
+
+- `{case}/{graph}/inputs/{name}` and `{case}/{graph}/outputs/{name}`: one run of a graph;
+- `{case}/sequence/input_ids`, `attention_mask`, `logits` (and `decoder_input_ids`, for an
+  encoder-decoder): a full pass without cache, which prefill and cached steps must reproduce;
+- `tokenizer/texts` and `tokenizer/ids`: JSON texts, a list of texts and their lists of ids.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serve.errors import BundleError
+from serve.generate import Generator
+from serve.integrity import Check
+from serve.manifest import Manifest
+from serve.session import Session, SessionOptions
+from serve.tokenizer import TextTokenizer
+
+REFERENCE = "verification.npz"
+TOLERANCE = 1e-3
+
+Case = dict[
+    str, dict[str, dict[str, np.ndarray]]
+]  # graph -> "inputs" | "outputs" -> name -> values
+
+
+def replay(
+    bundle: str | Path | Manifest,
+    options: SessionOptions | None = None,
+    tolerance: float | None = None,
+    check: Check = True,
+) -> dict[str, Any]:
+    """Run every case of the bundle's reference values and compare.
+
+    Args:
+        bundle: The bundle.
+        options: How to run the graphs.
+        tolerance: Largest absolute difference allowed; by default the manifest's own
+            (`verification.tolerance`), else 1e-3.
+        check: As for `Manifest.load`.
+
+    Returns:
+        `cases`: largest absolute difference by case, graph and output; `largest` of all;
+        `tolerance`; `tokenizer_texts`: how many texts gave the same ids; `seconds`;
+        `has_reference`: False where the bundle carries no reference values.
+
+    Raises:
+        BundleError: A difference is beyond the tolerance, naming the case and the figures.
+    """
+    manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle, check)
+    if tolerance is None:
+        tolerance = float(manifest.verification.get("tolerance", TOLERANCE))
+    started = time.perf_counter()
+    cases, texts = _read(manifest)
+    differences: dict[str, dict[str, dict[str, float]]] = {}
+    count = _check_tokenizer(manifest, texts) if texts else 0
+    generator: Generator | None = None
+    sessions: dict[str, Session] = {}
+    if any("sequence" in case for case in cases.values()):
+        generator = Generator(manifest, options)
+        sessions = {"decoder" if generator.encoder else "model": generator.decoder}
+        if generator.encoder:
+            sessions["encoder"] = generator.encoder
+    for name, case in cases.items():
+        differences[name] = {}
+        for graph, parts in case.items():
+            if graph == "sequence":
+                assert generator is not None
+                differences[name][graph] = _check_sequence(generator, parts[""])
+                continue
+            if graph not in manifest.graphs:
+                raise BundleError(
+                    f"{REFERENCE}: case {name!r} is about the graph {graph!r}, "
+                    f"the bundle has {sorted(manifest.graphs)}"
+                )
+            if graph not in sessions:
+                sessions[graph] = Session(manifest.path(manifest.graphs[graph].file), options)
+            expected = parts["outputs"]
+            found = sessions[graph].run(parts["inputs"], list(expected))
+            differences[name][graph] = {
+                output: difference(found[output], expected[output]) for output in expected
+            }
+    report = {
+        "has_reference": bool(cases or texts),
+        "cases": differences,
+        "largest": _largest(differences),
+        "tolerance": tolerance,
+        "tokenizer_texts": count,
+        "seconds": time.perf_counter() - started,
+    }
+    _judge(manifest, differences, tolerance)
+    return report
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference; infinite where shapes differ or a value is not a number."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if not found.size:
+        return 0.0
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        gaps = np.where(found == expected, 0.0, np.abs(found - expected))
+    largest = float(gaps.max())
+    return largest if np.isfinite(largest) else float("inf")
+
+
+def _largest(differences: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
+    return max(
+        (gap for case in differences.values() for graph in case.values() for gap in graph.values()),
+        default=0.0,
+    )
+
+
+def _judge(
+    manifest: Manifest,
+    differences: Mapping[str, Mapping[str, Mapping[str, float]]],
+    tolerance: float,
+) -> None:
+    wrong = [
+        f"case {case!r}, {graph} {output}: {gap:.3g}"
+        for case, graphs in differences.items()
+        for graph, outputs in graphs.items()
+        for output, gap in outputs.items()
+        if not gap <= tolerance
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise BundleError(
+            f"bundle {manifest.name!r} does not reproduce its reference values within "
+            f"{tolerance:g}: {'; '.join(wrong[:3])}{more}"
+        )
+
+
+def _read(manifest: Manifest) -> tuple[dict[str, Case], dict[str, Any]]:
+    """Cases, and the tokenizer's texts and ids."""
+    if REFERENCE not in manifest.files:
+        return {}, {}
+    path = manifest.path(REFERENCE)
+    cases: dict[str, Case] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    texts: dict[str, Any] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                case, _, rest = key.partition("/")
+                if case == "tokenizer":
+                    texts[rest] = json.loads(str(arrays[key]))
+                    continue
+                graph, _, rest = rest.partition("/")
+                side, _, name = rest.partition("/") if graph != "sequence" else ("", "", rest)
+                if not name or (side not in ("inputs", "outputs", "")):
+                    raise BundleError(f"{path} holds {key!r}, expected case/graph/inputs/name")
+                cases[case][graph][side][name] = arrays[key]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from error
+    return dict(cases), texts
+
+
+def _check_tokenizer(manifest: Manifest, texts: Mapping[str, Any]) -> int:
+    if set(texts) != {"texts", "ids"} or len(texts["texts"]) != len(texts["ids"]):
+        raise BundleError(f"{REFERENCE}: expected tokenizer/texts and tokenizer/ids, equally long")
+    if not texts["texts"]:
+        return 0
+    encodings = TextTokenizer.of(manifest).encode(texts["texts"])
+    for text, ids, encoding in zip(texts["texts"], texts["ids"], encodings, strict=True):
+        if list(encoding.ids) != list(ids):
+            raise BundleError(
+                f"bundle {manifest.name!r}: the tokenizer gives {encoding.ids[:12]} for "
+                f"{text!r:.60}, the reference is {list(ids)[:12]}"
+            )
+    return len(texts["texts"])
+
+
+def _check_sequence(generator: Generator, case: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Prefill about half of each row and step through the rest: logits of a full pass."""
+    needed = {"input_ids", "attention_mask", "logits"}
+    if generator.encoder:
+        needed.add("decoder_input_ids")
+    if set(case) != needed:
+        raise BundleError(f"{REFERENCE}: a sequence holds {sorted(needed)}, found {sorted(case)}")
+    inputs = [
+        ids[: int(mask.sum())].tolist()
+        for ids, mask in zip(case["input_ids"], case["attention_mask"], strict=True)
+    ]
+    rows = case["decoder_input_ids"].tolist() if generator.encoder else inputs
+    expected = case["logits"]
+    lengths = np.array([len(row) for row in rows])
+    at = np.maximum(1, (lengths + np.arange(len(rows)) % 2) // 2)  # ragged, even where rows are not
+    room = int((lengths - at).max()) + 1
+    prompts = [row[:size] for row, size in zip(rows, at, strict=True)]
+    decoding, logits = generator.start(inputs, prompts, room)
+    line = np.arange(len(rows))
+    gaps = {"prefill": difference(logits, expected[line, at - 1])}
+    steps = [0.0]
+    while (active := at < lengths).any():
+        tokens = np.array(
+            [row[min(size, len(row) - 1)] for row, size in zip(rows, at, strict=True)]
+        )
+        logits = decoding.step(tokens, active)
+        at = at + active
+        steps.append(difference(logits[active], expected[line[active], at[active] - 1]))
+    gaps["steps"] = max(steps)
+    return gaps

@@ -1,0 +1,2 @@
+def evaluate_run(run, examples):
+    return {"x": 1.0}
