@@ -122,7 +122,9 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"onnx.checker refuses {path.name}: {str(error).splitlines()[0]}") from error
+        raise ExportError(
+            f"onnx.checker refuses {path.name}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _graph_spec(converted: Converted, file: str) -> GraphSpec:
@@ -148,7 +150,9 @@ def _files(folder: Path) -> dict[str, FileSpec]:
 
 def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
     head = {**model.spec.defaults, **model.head_facts}
-    versions = {package: _version(package) for package in ("tensorflow", "keras", "tf2onnx", "onnx")}
+    versions = {
+        package: _version(package) for package in ("tensorflow", "keras", "tf2onnx", "onnx")
+    }
     return Manifest(
         name=name,
         task=model.task,

@@ -70,6 +70,8 @@ def convert_placeholder(ctx: Any, node: Any, name: str, args: Any) -> None:
         ctx.make_node("Identity", [value.output[0]], outputs=[next(produced)], name=node.name)
         return
     inputs = [next(given) if present else "" for present in token["inputs"]]
+    while inputs and not inputs[-1]:  # ONNX Runtime's fusions crash on a last input that is empty
+        inputs.pop()
     outputs, output_dtypes, output_shapes = [], [], []
     for i, wanted in enumerate(token["outputs"]):
         outputs.append(next(produced) if wanted else f"{UNUSED}_{node.name}_{i}")

@@ -21,8 +21,7 @@ def prepared(model: Any) -> TaskModel:
     mirrored = any(isinstance(v.value, tf.distribute.DistributedValues) for v in model.weights)
     if not mirrored and model.dtype_policy.name == "float32":
         return model
-    with tf.distribute.get_strategy().scope() if not mirrored else tf.init_scope():
-        copy = TaskModel.from_config({**model.get_config(), "dtype": "float32"})
+    copy = TaskModel.from_config({**model.get_config(), "dtype": "float32"})
     copy.set_weights(model.get_weights())
     copy.tokenizer = model.tokenizer
     return copy

@@ -97,7 +97,9 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
     finally:
         lowering.constants.reset(token)
     _check_operators(proto)
-    weights = _name_weights(proto, dict(zip(stand_ins, zip(names, variables, strict=True), strict=True)))
+    weights = _name_weights(
+        proto, dict(zip(stand_ins, zip(names, variables, strict=True), strict=True))
+    )
     _finish(proto, graph)
     return Converted(graph, proto, weights)
 
@@ -117,12 +119,15 @@ def _to_onnx(
     outputs = [function.structured_outputs[tensor.name] for tensor in graph.outputs]
     inputs = [tensor.name for tensor in function.inputs]
     rename = {name: name.split(":")[0] for name in inputs}
-    rename |= {value.name: tensor.name for value, tensor in zip(outputs, graph.outputs, strict=True)}
+    rename |= {
+        value.name: tensor.name for value, tensor in zip(outputs, graph.outputs, strict=True)
+    }
     names = [value.name for value in outputs]
     definition = function.graph.as_graph_def()
-    with tf.Graph().as_default():
-        tf.import_graph_def(definition, name="")
-        definition = tf_loader.tf_optimize(inputs, names, definition)
+    if definition.library.function:  # only then: it takes a second, and once the weights' memory
+        with tf.Graph().as_default():
+            tf.import_graph_def(definition, name="")
+            definition = tf_loader.tf_optimize(inputs, names, definition)
     with tf.Graph().as_default() as tf_graph:
         tf.import_graph_def(definition, name="")
         converted = tfonnx.process_tf_graph(
@@ -210,9 +215,7 @@ def _check_operators(proto: onnx.ModelProto) -> None:
         )
 
 
-def _name_weights(
-    proto: onnx.ModelProto, stand_ins: dict[str, tuple[str, Any]]
-) -> dict[str, Any]:
+def _name_weights(proto: onnx.ModelProto, stand_ins: dict[str, tuple[str, Any]]) -> dict[str, Any]:
     """Renames the stand-in inputs to their variables' names and takes them off the inputs; returns those in use."""
     graph = proto.graph
     rename, kept = {}, []
@@ -226,7 +229,9 @@ def _name_weights(
     taken |= {value.name for value in kept} | {tensor.name for tensor in graph.initializer}
     clash = sorted(taken & {name for name, _ in rename.values()})
     if clash:
-        raise ExportError(f"the name {clash[0]!r} stands for a weight and for a tensor of the graph")
+        raise ExportError(
+            f"the name {clash[0]!r} stands for a weight and for a tensor of the graph"
+        )
     used: dict[str, Any] = {}
     for node in graph.node:
         for i, name in enumerate(node.input):

@@ -64,7 +64,11 @@ def _cases(model: TaskModel) -> dict[str, list[int]]:
     """Lengths of each case's rows."""
     config = model.config
     longest = min(config.max_length, getattr(config, "max_target_length", config.max_length))
-    wide = config.vocab_size if "logits" in model.spec.outputs and not model.labels else config.hidden_dim
+    wide = (
+        config.vocab_size
+        if "logits" in model.spec.outputs and not model.labels
+        else config.hidden_dim
+    )
     room = max(2, min(longest, 37, BUDGET // (3 * wide)))
     return {
         "one-token": [1],
@@ -78,7 +82,9 @@ def _rows(rng: np.random.Generator, lengths: list[int], vocab_size: int) -> tupl
     return rng.integers(0, vocab_size, mask.shape) * mask, mask
 
 
-def _keep_graph(arrays: dict[str, np.ndarray], case: str, graph: Graph, feeds: dict[str, Any]) -> None:
+def _keep_graph(
+    arrays: dict[str, np.ndarray], case: str, graph: Graph, feeds: dict[str, Any]
+) -> None:
     """Keeps one run of a graph, with as many outputs as the budget allows."""
     outputs = graph.call(feeds)
     for name, value in feeds.items():

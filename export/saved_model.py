@@ -174,9 +174,7 @@ def _stepped(
     return worst
 
 
-def _write_extra(
-    model: TaskModel, tokenizer: Any, folder: Path, report: dict[str, Any]
-) -> None:
+def _write_extra(model: TaskModel, tokenizer: Any, folder: Path, report: dict[str, Any]) -> None:
     folder.mkdir()
     if tokenizer is not None:
         tokenizer.save(folder)

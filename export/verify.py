@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.errors import VerificationError
+from export.models import prepared, tokenizer_of
 from export.reference import reference_values
 from export.tolerances import TOLERANCES
 from serve.errors import ServeError
@@ -32,34 +31,18 @@ def replay_bundle(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def compare_bundle(model: Any, folder: str | os.PathLike[str], seed: int = 1) -> dict[str, Any]:
-    """Compares a bundle with a live Keras model, on other inputs than those it carries.
+    """Compares a bundle with a live Keras model, on other inputs than those it carries; returns the report.
 
     Raises:
         VerificationError: They do not agree.
     """
-    manifest = Manifest.load(folder, check="size")
-    arrays = reference_values(model, None, seed)
-    differences: dict[str, float] = {}
+    model = prepared(model)
     try:
-        sessions = {
-            name: Session(manifest.path(graph.file)) for name, graph in manifest.graphs.items()
-        }
-        for key, value in arrays.items():
-            case, graph, side, *name = key.split("/")
-            if side != "outputs":
-                continue
-            prefix = f"{case}/{graph}/inputs/"
-            feeds = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-            found = sessions[graph].run(feeds, name)[name[0]]
-            differences[f"{case} {name[0]}"] = float(np.abs(found - value).max())
+        manifest = Manifest.load(folder, check="size")
+        reference = reference_values(model, tokenizer_of(model, None), seed)
+        return replay(manifest, tolerance=_tolerance(manifest), reference=reference)
     except ServeError as error:
-        raise VerificationError(f"the bundle cannot be compared: {error}") from error
-    worst = max(differences.values(), default=0.0)
-    if worst > _tolerance(manifest):
-        raise VerificationError(
-            f"{manifest.name} differs from the model by {worst:.2g}, tolerance {_tolerance(manifest):.2g}"
-        )
-    return differences
+        raise VerificationError(f"the bundle does not agree with the model: {error}") from error
 
 
 def _tolerance(manifest: Manifest) -> float:
@@ -77,7 +60,9 @@ def _check_names(manifest: Manifest) -> None:
             **{key: tensor.shape for key, tensor in session.outputs.items()},
         }
         stated = {tensor.name: tuple(tensor.shape) for tensor in (*graph.inputs, *graph.outputs)}
-        wrong = sorted(key for key in stated if found.get(key) != stated[key] and key not in optional)
+        wrong = sorted(
+            key for key in stated if found.get(key) != stated[key] and key not in optional
+        )
         if wrong or set(found) != set(stated):
             raise VerificationError(
                 f"graph {name!r}: tensors {wrong or sorted(set(found) ^ set(stated))} are not as the "

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.cache import LAYOUTS, Decoding, first_capacity
+from serve.cache import Decoding, first_capacity
+from serve.cache_layouts import LAYOUTS
 from serve.errors import BundleError, InputError
+from serve.integrity import Check
 from serve.manifest import CacheSpec, GenerationSpec, Manifest
 from serve.sampling import GenerationSettings, Sampler
 from serve.session import Session, SessionOptions, run_bound
@@ -34,7 +36,7 @@ class Generator:
         self,
         bundle: str | Path | Manifest,
         options: SessionOptions | None = None,
-        check: bool = True,
+        check: Check = True,
     ) -> None:
         self.manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle, check)
         manifest = self.manifest

@@ -40,6 +40,7 @@ def replay(
     options: SessionOptions | None = None,
     tolerance: float | None = None,
     check: Check = True,
+    reference: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Run every case of the bundle's reference values and compare.
 
@@ -49,6 +50,7 @@ def replay(
         tolerance: Largest absolute difference allowed; by default the manifest's own
             (`verification.tolerance`), else 1e-3.
         check: As for `Manifest.load`.
+        reference: Other reference values, in the form of `verification.npz`.
 
     Returns:
         `cases`: largest absolute difference by case, graph and output; `largest` of all;
@@ -62,7 +64,7 @@ def replay(
     if tolerance is None:
         tolerance = float(manifest.verification.get("tolerance", TOLERANCE))
     started = time.perf_counter()
-    cases, texts = _read(manifest)
+    cases, texts = _sort(_read(manifest) if reference is None else reference)
     differences: dict[str, dict[str, dict[str, float]]] = {}
     count = _check_tokenizer(manifest, texts) if texts else 0
     generator: Generator | None = None
@@ -143,27 +145,35 @@ def _judge(
         )
 
 
-def _read(manifest: Manifest) -> tuple[dict[str, Case], dict[str, Any]]:
-    """Cases, and the tokenizer's texts and ids."""
+def _read(manifest: Manifest) -> dict[str, np.ndarray]:
+    """The arrays of `verification.npz`; none where the bundle has no such file."""
     if REFERENCE not in manifest.files:
-        return {}, {}
+        return {}
     path = manifest.path(REFERENCE)
-    cases: dict[str, Case] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
-    texts: dict[str, Any] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                case, _, rest = key.partition("/")
-                if case == "tokenizer":
-                    texts[rest] = json.loads(str(arrays[key]))
-                    continue
-                graph, _, rest = rest.partition("/")
-                side, _, name = rest.partition("/") if graph != "sequence" else ("", "", rest)
-                if not name or (side not in ("inputs", "outputs", "")):
-                    raise BundleError(f"{path} holds {key!r}, expected case/graph/inputs/name")
-                cases[case][graph][side][name] = arrays[key]
+            return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} cannot be read: {error}") from error
+
+
+def _sort(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, Case], dict[str, Any]]:
+    """Cases, and the tokenizer's texts and ids."""
+    cases: dict[str, Case] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    texts: dict[str, Any] = {}
+    for key, array in arrays.items():
+        case, _, rest = key.partition("/")
+        if case == "tokenizer":
+            try:
+                texts[rest] = json.loads(str(array))
+            except ValueError as error:
+                raise BundleError(f"{REFERENCE}: {key!r} is not JSON: {error}") from error
+            continue
+        graph, _, rest = rest.partition("/")
+        side, _, name = rest.partition("/") if graph != "sequence" else ("", "", rest)
+        if not name or side not in ("inputs", "outputs", ""):
+            raise BundleError(f"{REFERENCE} holds {key!r}, expected case/graph/inputs/name")
+        cases[case][graph][side][name] = array
     return dict(cases), texts
 
 

@@ -16,7 +16,10 @@ _MASKS = ("[MASK]", "<mask>")
 
 
 class TextTokenizer:
-    """The tokenizer of a bundle.
+    """The tokenizer of a bundle; safe to use from several threads.
+
+    Lists are encoded by a thread pool of the library's own, which a process that forks afterwards
+    is warned about: set TOKENIZERS_PARALLELISM=false in a server that forks after answering.
 
     Args:
         path: tokenizer.json.

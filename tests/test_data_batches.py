@@ -50,7 +50,7 @@ def test_without_a_seed_the_order_is_kept(chars):
     assert order(dataset) == order(dataset) == list(range(50))
     assert (dataset.steps_per_epoch, int(dataset.cardinality()), dataset.num_rows) == (7, 7, 50)
     row = 0
-    for x, y in arrays(dataset):
+    for x, _ in arrays(dataset):
         assert x["input_ids"].dtype == np.int32
         assert x["input_ids"].shape[1] in dataset.widths
         for ids, mask in zip(x["input_ids"], x["attention_mask"], strict=True):

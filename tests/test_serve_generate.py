@@ -1,12 +1,13 @@
 """Cached, batched, ragged generation equals the full pass of the same model in numpy."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import serve_bundles as bundles
 
-from serve.cache import BufferDecoding
+from serve.cache_layouts import BufferDecoding
 from serve.errors import BundleError, InputError
 from serve.generate import Generator, pad
 from serve.integrity import FileSpec
@@ -277,6 +278,14 @@ def test_a_bundle_without_cache_does_not_generate(tmp_path):
     folder = bundles.encoder_bundle(tmp_path / "e", "fill-mask")
     with pytest.raises(BundleError, match="does not generate"):
         Generator(folder)
+
+
+def test_one_generator_serves_several_threads(decoder):
+    settings = decoder.settings(max_new_tokens=15, seed=2, temperature=1.3)
+    expected = [decoder.generate_ids([prompt], settings) for prompt in PROMPTS]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(decoder.generate_ids, [prompt], settings) for prompt in PROMPTS * 5]
+        assert [job.result() for job in jobs] == expected * 5
 
 
 def test_threads_do_not_change_the_answer(decoder):

@@ -42,10 +42,7 @@ def test_good_bundle_loads_and_round_trips(bundle):
     for check in (True, "full", "size", False):
         manifest = Manifest.load(bundle, check)
     assert manifest.path("model.onnx").is_file()
-    again = Manifest.parse(manifest.to_json())
-    assert again == manifest.model_copy(update={"_folder": None}) or (
-        again.to_json() == manifest.to_json()
-    )
+    assert Manifest.parse(manifest.to_json()).to_json() == manifest.to_json()
     manifest.save(bundle)
     assert Manifest.load(bundle, "full").files == manifest.files
 

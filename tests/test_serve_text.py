@@ -196,19 +196,16 @@ def test_list_equals_single_answers_in_order(pipeline, settings):
 @pytest.mark.parametrize("settings", SAMPLING)
 def test_stream_adds_up_to_generate(pipeline, settings):
     for text in bundles.TEXTS[::3]:
-        answer = pipeline.generate(text[:20], max_new_tokens=20, **settings)
-        pieces = list(pipeline.stream(text[:20], max_new_tokens=20, **settings))
+        text = text[:8]
+        answer = pipeline.generate(text, max_new_tokens=20, **settings)
+        pieces = list(pipeline.stream(text, max_new_tokens=20, **settings))
         assert "".join(pieces) == answer.text
         assert all(pieces)
 
 
 def test_stop_string_ends_the_answer(pipeline):
     free = pipeline("the cat", max_new_tokens=20, seed=3, do_sample=True)
-    shown = free.text.replace("\ufffd", "")
-    stop = next(
-        free.text[at : at + 2] for at in range(8, 16) if "\ufffd" not in free.text[at : at + 2]
-    )
-    assert shown
+    stop = next(free.text[at] for at in range(6, 16) if free.text[at].isascii())
     given = {"max_new_tokens": 20, "seed": 3, "do_sample": True, "stop": [stop, "never this"]}
     answer = pipeline("the cat", **given)
     assert answer.text == free.text[: free.text.index(stop)]

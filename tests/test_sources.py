@@ -34,6 +34,15 @@ def test_an_unknown_split_or_option_is_an_error(name):
         sources.build(name, "test", colour="red")
 
 
+def test_a_size_may_differ_by_split():
+    size = {"train": 30, "test": 20}
+    assert len(sources.build("dates", "train", size=size)) == 30
+    assert len(sources.build("dates", "test", size=size)) == 20
+    assert len(sources.build("dates", "validation", size=size)) == dates.SIZES["validation"]
+    with pytest.raises(DataError, match="split is 'dev'"):
+        sources.build("dates", "train", size={"dev": 3})
+
+
 def test_splits_hold_about_their_share_and_do_not_move():
     splits = [sources.split_of(f"key {number}", 0.1, 0.05) for number in range(4000)]
     assert abs(splits.count("test") / 4000 - 0.1) < 0.02

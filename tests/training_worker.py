@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen hundred thousand".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "hundred", "thousand"]
 
 
 def write_data(folder: Path, count: int = 22) -> Path:
@@ -111,7 +111,7 @@ def main() -> None:
     recipe = recipe_from_mapping(json.loads(options.recipe.read_text(encoding="utf-8")))
     try:
         run = trainer.train(recipe, options.out, resume=options.resume, quiet=True)
-    except trainer.Interrupted as error:
+    except trainer.InterruptedTrainingError as error:
         print(f"interrupted: {error}")
         return
     if options.weights:

@@ -25,7 +25,7 @@ _HOMES = {
 }
 _ROOMS = ("data", "evaluation", "text", "training")
 
-__all__ = ["__version__", *sorted(_HOMES), *_ROOMS]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES), *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:

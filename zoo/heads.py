@@ -45,7 +45,10 @@ class LanguageHead(keras.layers.Layer):
         self.dense = self.norm = None
         if self.tokens is None:
             self.kernel = Linear(
-                config.vocab_size, use_bias=False, initializer_range=config.initializer_range, name="output"
+                config.vocab_size,
+                use_bias=False,
+                initializer_range=config.initializer_range,
+                name="output",
             )
         if transform:
             self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")

@@ -114,7 +114,9 @@ class TokenAccuracy(keras.metrics.Mean):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         y_true = kops.cast(y_true, "int32")
-        right = kops.cast(kops.equal(kops.cast(kops.argmax(y_pred, axis=-1), "int32"), y_true), "float32")
+        right = kops.cast(
+            kops.equal(kops.cast(kops.argmax(y_pred, axis=-1), "int32"), y_true), "float32"
+        )
         counted = kops.cast(kops.not_equal(y_true, IGNORED), "float32")
         if sample_weight is not None:
             counted = counted * kops.cast(sample_weight, "float32")
@@ -280,7 +282,12 @@ class TaskModel(keras.Model):
             (float32 logits, each layer's present).
         """
         states, presents, span = self.decoder(
-            input_ids, attention_mask=attention_mask, past=past, memory=memory, memory_mask=memory_mask, cache=cache
+            input_ids,
+            attention_mask=attention_mask,
+            past=past,
+            memory=memory,
+            memory_mask=memory_mask,
+            cache=cache,
         )
         states = (keep or last_states)(states, span)
         return self.head(states), presents
@@ -305,7 +312,9 @@ class TaskModel(keras.Model):
         """
         if loss == "auto":
             if not self.spec.trains:
-                raise ConfigError(f"task {self.task!r} has no loss of its own: give compile(loss=...)")
+                raise ConfigError(
+                    f"task {self.task!r} has no loss of its own: give compile(loss=...)"
+                )
             loss = {name: masked_crossentropy() for name in self.spec.outputs}
         if metrics == "auto":
             metrics = {name: [TokenAccuracy()] for name in self.spec.outputs}

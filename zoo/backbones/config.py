@@ -162,9 +162,7 @@ class TransformerConfig:
 
     def _require(self, name: str, holds: bool, reason: str) -> None:
         if not holds:
-            raise ConfigError(
-                f"{name} = {getattr(self, name, None)!r}: it {reason}"
-            )
+            raise ConfigError(f"{name} = {getattr(self, name, None)!r}: it {reason}")
 
     @property
     def rotary_dim(self) -> int:
@@ -240,7 +238,9 @@ def config_from_mapping(mapping: dict[str, Any], where: str = "config") -> Trans
     values = dict(mapping)
     name = values.pop("architecture", None)
     if name not in ARCHITECTURES:
-        raise ConfigError(f"{where}.architecture = {name!r}: expected one of {sorted(ARCHITECTURES)}")
+        raise ConfigError(
+            f"{where}.architecture = {name!r}: expected one of {sorted(ARCHITECTURES)}"
+        )
     return from_mapping(ARCHITECTURES[name], values, where)
 
 

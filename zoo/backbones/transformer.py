@@ -40,7 +40,9 @@ class Embeddings(keras.layers.Layer):
         self.norm = None
         if config.embedding_norm:
             self.norm = Norm(config.norm, config.norm_epsilon, config.norm_bias, name="norm")
-        self.dropout = keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
+        self.dropout = (
+            keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
+        )
 
     def build(self, input_shape: Any = None) -> None:
         if self.owns_tokens:
@@ -161,9 +163,7 @@ class Stack(keras.layers.Layer):
             cos, sin = rotary_tables(self.length, self.config.rotary_dim, self.config.rotary_base)
             angles = (ops.constant("rotary_cos", cos), ops.constant("rotary_sin", sin))
         bias = None if self.bias is None else self.bias(span=span)
-        x = self.embeddings(
-            input_ids, span=span, token_type_ids=token_type_ids, training=training
-        )
+        x = self.embeddings(input_ids, span=span, token_type_ids=token_type_ids, training=training)
         update, presents = None, []
         for i, block in enumerate(self.blocks):
             x, update, present = block(

@@ -77,7 +77,8 @@ class Cleaner:
 
     Args:
         html: resolve entities and remove tags.
-        control: remove control, byte-order and direction marks and lone surrogates; unify line ends.
+        control: remove control characters, byte-order and direction marks and lone surrogates;
+            unify line ends.
         whitespace: `"collapse"` (each run of white space becomes a space), `"lines"` (the same,
             but line ends stay) or `"keep"`.
         unicode: `"nfc"`, `"nfkc"`, `"nfd"`, `"nfkd"` or None.

@@ -25,9 +25,7 @@ class Attention(keras.layers.Layer):
         window: Local attention; None: everything is seen.
     """
 
-    def __init__(
-        self, config: TransformerConfig, window: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, config: TransformerConfig, window: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
         self.window = window
@@ -62,7 +60,9 @@ class Attention(keras.layers.Layer):
         if norm is None:
             return x
         batch, length, width = kops.shape(x)
-        heads = kops.reshape(x, (batch, length, width // self.config.head_dim, self.config.head_dim))
+        heads = kops.reshape(
+            x, (batch, length, width // self.config.head_dim, self.config.head_dim)
+        )
         return kops.reshape(norm(heads)[0], (batch, length, width))
 
     def project(self, states: Any) -> KeyValue:

@@ -34,14 +34,10 @@ class Block(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         layers: dict[str, keras.layers.Layer] = {
-            "attention": Attention(
-                config, config.layer_window(index), name="attention"
-            )
+            "attention": Attention(config, config.layer_window(index), name="attention")
         }
         if cross:
-            layers["cross_attention"] = Attention(
-                config, name="cross_attention"
-            )
+            layers["cross_attention"] = Attention(config, name="cross_attention")
         layers["feed_forward"] = FeedForward(config, name="feed_forward")
         self.attention = layers["attention"]
         self.cross_attention = layers.get("cross_attention")
@@ -50,7 +46,9 @@ class Block(keras.layers.Layer):
         self.post_norms = {}
         if config.norm_position == "sandwich":
             self.post_norms = {name: self._norm(f"{name}_post_norm") for name in layers}
-        self.dropout = keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
+        self.dropout = (
+            keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
+        )
 
     def _norm(self, name: str) -> Norm:
         facts = (self.config.norm, self.config.norm_epsilon, self.config.norm_bias)
@@ -83,7 +81,9 @@ class Block(keras.layers.Layer):
             )
 
         def attend_memory(normed: Any) -> Any:
-            return self.cross_attention(normed, span=memory_span, memory=memory, training=training)[0]
+            return self.cross_attention(normed, span=memory_span, memory=memory, training=training)[
+                0
+            ]
 
         def finish(name: str, y: Any) -> Any:
             if name in self.post_norms:

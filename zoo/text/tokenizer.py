@@ -236,7 +236,7 @@ class Tokenizer:
         add_special_tokens: bool = True,
         offsets: bool = False,
     ) -> list[tokenizers.Encoding]:
-        """As `encode_batch`, giving the library's own objects; faster without offsets and tokens."""
+        """As `encode_batch`, giving the library's own objects; faster without `offsets`."""
         if isinstance(texts, str) or isinstance(pairs, str):
             raise DataError("expected a list of texts, got one string; use encode() or [text]")
         inputs: list[Any] = list(texts)

@@ -131,21 +131,22 @@ def train_wordpiece(texts: Sequence[str], plan: Plan) -> Tokenizer:
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     texts = _normalized(texts, normalizer)
     room = size - len(special)
-    # Half for single characters at most in a big alphabet; each may come twice, as x and as ##x.
+    # A character may need two pieces, x and ##x; which ones do shows only in the words. Rare
+    # characters go until all that is left fits.
     alphabet, dropped = _alphabet((t.translate({32: None}) for t in texts), limit=room)
     while True:
         kept = _without(texts, dropped)
         words = _words(kept, pre_tokenizer)
-        firsts = sorted({word[0] for word in words})
+        singles = sorted({c for word in words for c in word})  # the trainer takes them all
         following = sorted({"##" + c for word in words for c in word[1:]})
-        if len(firsts) + len(following) <= room or len(alphabet) <= 1:
+        if len(singles) + len(following) <= room or len(alphabet) <= 1:
             break
-        excess = len(firsts) + len(following) - room
+        excess = len(singles) + len(following) - room
         alphabet, dropped = _alphabet(
             (t.translate({32: None}) for t in texts),
             limit=max(1, len(alphabet) - (excess + 1) // 2),
         )
-    base = special + firsts + following
+    base = special + singles + following
     scratch = Tokenizer(models.WordPiece(unk_token=plan.unk_token))
     scratch.pre_tokenizer = pre_tokenizer
     trainer = trainers.WordPieceTrainer(

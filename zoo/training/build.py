@@ -157,9 +157,7 @@ def hash_examples(examples: Mapping[str, Sequence[Example]]) -> str:
     return digest.hexdigest()
 
 
-def make_batches(
-    recipe: Recipe, parts: Parts, split: str, **changes: Any
-) -> Any:
+def make_batches(recipe: Recipe, parts: Parts, split: str, **changes: Any) -> Any:
     """Returns the `tf.data` batches of a split, in a fixed order unless `shuffle_seed` is given.
 
     `changes` are arguments of `zoo.data.batches`, in place of those that follow from the recipe.

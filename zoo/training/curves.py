@@ -27,9 +27,10 @@ def draw_curves(progress: Progress, path: Path, title: str) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, name in zip(axes, panels, strict=True):
         _frame(axis, name)
+        axis.set_xlim(0, max([row["update"] for row in rows], default=1) * 1.02)
         if name == "learning_rate":
             _line(axis, progress.trace, 2, _RATE, None)
-            axis.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+            axis.yaxis.set_major_formatter("{x:.3g}")
             axis.set_ylim(bottom=0)
             continue
         if name == "loss":

@@ -17,7 +17,7 @@ from rich.table import Table
 from zoo.training.checkpoint import Progress as RunProgress
 from zoo.training.loop import Plan
 
-__all__ = ["Display", "metrics_table"]
+__all__ = ["Display", "metrics_table", "training_line"]
 
 _FACTS = ("round", "epoch", "update", "seconds")
 
@@ -99,18 +99,25 @@ class Display(keras.callbacks.Callback):
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """Returns a table of a run's metrics, one column for each split and group."""
-    splits = {name: values for name, values in metrics.items() if isinstance(values, dict)}
-    names = list(dict.fromkeys(key for values in splits.values() for key in _numbers(values)))
+    """Returns a table of a run's metrics.json: one column for each split."""
+    splits = {name: metrics[name] for name in ("validation", "test") if name in metrics}
+    names = dict.fromkeys(name for values in splits.values() for name in values)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column("metric")
+    table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")
     for name in names:
-        cells = (_numbers(values).get(name) for values in splits.values())
-        table.add_row(name, *("" if cell is None else f"{cell:.4g}" for cell in cells))
+        cells = [values.get(name) for values in splits.values()]
+        if not any(isinstance(cell, dict) for cell in cells):
+            table.add_row(name, *("" if cell is None else f"{cell:.4g}" for cell in cells))
     return table
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in values.items() if isinstance(value, int | float)}
+def training_line(metrics: dict[str, Any]) -> str:
+    """Returns one line on how a run of metrics.json was trained."""
+    best = metrics["best"]
+    return (
+        f"{metrics['updates']} updates in {metrics['training_seconds']:.0f} s "
+        f"({metrics['updates_per_second']:.2f}/s); best weights of round {best['round']}, "
+        f"{best['metric']} {best['value']:.4g}"
+    )

@@ -13,10 +13,10 @@ from zoo.errors import ConfigError, ZooError
 from zoo.training.checkpoint import Progress, collect_state, replace_file, write_state
 from zoo.training.recipe import TrainingRecipe
 
-__all__ = ["Interrupted", "Plan", "TrainingLoop", "is_better"]
+__all__ = ["InterruptedTrainingError", "Plan", "TrainingLoop", "is_better"]
 
 
-class Interrupted(ZooError):
+class InterruptedTrainingError(ZooError):
     """Training was asked to stop and has saved its state."""
 
 
@@ -166,7 +166,7 @@ class TrainingLoop(keras.callbacks.Callback):
 
     def _leave_if_asked(self) -> None:
         if self.asked_to_stop:
-            raise Interrupted(
+            raise InterruptedTrainingError(
                 f"Stopped by {self.asked_to_stop} after update {self.progress.update} of "
                 f"{self.plan.updates}; the state is in {self.checkpoint_path}."
             )

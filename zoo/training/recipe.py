@@ -9,6 +9,7 @@ from zoo.config import frozen
 
 __all__ = [
     "TASKS",
+    "TOKENIZERS",
     "BestRecipe",
     "CheckpointRecipe",
     "DataRecipe",
@@ -31,6 +32,9 @@ TASKS = {
     "text2text-generation": "encoder-decoder",
 }
 """The tasks that a recipe can train, and the architecture of each."""
+
+TOKENIZERS = ("wordpiece", "bpe", "unigram", "char", "byte")
+"""The kinds of tokenizer that can be trained."""
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -91,7 +95,7 @@ class TokenizerRecipe:
     where it is not given.
     """
 
-    kind: Literal["wordpiece", "bpe", "unigram", "char", "byte"] | None = None
+    kind: Literal[TOKENIZERS] | None = None  # type: ignore[valid-type]
     vocab_size: Count | None = None
     template: Literal["encoder", "seq2seq", "decoder"] | None = None
     normalization: str | list[str] | None = None

@@ -20,14 +20,14 @@ from zoo.training.checkpoint import Progress, apply_state, read_state
 from zoo.training.display import Display
 from zoo.training.events import EventLog
 from zoo.training.feed import Feed
-from zoo.training.loop import Interrupted, Plan, TrainingLoop
+from zoo.training.loop import InterruptedTrainingError, Plan, TrainingLoop
 from zoo.training.losses import TokenCrossentropy
 from zoo.training.optimizer import build_optimizer
 from zoo.training.recipe import Recipe, TrainingRecipe
 from zoo.training.run import METRICS, RECIPE, WEIGHTS, Run
 from zoo.training.strategy import is_chief, make_strategy, scope
 
-__all__ = ["Interrupted", "train"]
+__all__ = ["InterruptedTrainingError", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False, quiet: bool = F
     Raises:
         ConfigError: The recipe cannot be trained as it is.
         RunError: The folder exists already, or does not belong to this recipe.
-        Interrupted: Training was asked to stop; its state is saved.
+        InterruptedTrainingError: Training was asked to stop; its state is saved.
     """
     run = Run(out)
     training = recipe.training

@@ -6,7 +6,7 @@ run's test data.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -34,6 +34,27 @@ def check_split(split: str) -> None:
     """Raises DataError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
         raise DataError(f"split is {split!r}, expected one of {', '.join(SPLITS)}")
+
+
+def size_of(size: int | Mapping[str, int] | None, split: str, default: Mapping[str, int]) -> int:
+    """The number of examples asked for in one split.
+
+    Args:
+        size: a number for any split, or some splits' own.
+        split: the split.
+        default: each split's number where `size` does not say.
+
+    Raises:
+        DataError: the number is below one, or a split is not known.
+    """
+    if isinstance(size, Mapping):
+        for name in size:
+            check_split(name)
+        size = size.get(split)
+    size = default[split] if size is None else size
+    if size < 1:
+        raise DataError(f"size is {size}, expected at least 1")
+    return size
 
 
 def get(name: str) -> Callable[..., list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ import datetime
 import random
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
@@ -22,7 +23,7 @@ from typing import Any
 
 from babel.dates import tokenize_pattern
 
-from zoo.data.sources import Split, check_split, cldr, split_of
+from zoo.data.sources import Split, check_split, cldr, size_of, split_of
 from zoo.errors import DataError
 
 LOCALES = (
@@ -68,7 +69,7 @@ LOCALES = (
     *("ja", "ko", "zh", "zh_Hant", "vi", "id"),
 )
 FIRST_YEAR, LAST_YEAR = 1950, 2049  # one century, so that two digits name one year
-SIZES = {"train": 100_000, "validation": 2_000, "test": 4_100}
+SIZES = {"train": 204_800, "validation": 2_048, "test": 4_100}
 TEST_SHARE, VALIDATION_SHARE = 0.05, 0.025
 
 # Share of each style among the examples; a style that a locale lacks gives way to `long`.
@@ -377,7 +378,7 @@ def _write(writer: _Writer, day: datetime.date, style: str, rng: random.Random) 
 def build(
     split: Split,
     seed: int = 0,
-    size: int | None = None,
+    size: int | Mapping[str, int] | None = None,
     locales: list[str] | None = None,
     tag_share: float = 0.5,
 ) -> list[dict[str, Any]]:
@@ -386,7 +387,7 @@ def build(
     Args:
         split: `train`, `validation` or `test`; they share no calendar day.
         seed: which texts are drawn; the days of a split do not depend on it.
-        size: number of examples, by default the split's entry in `SIZES`.
+        size: number of examples, one for all splits or a mapping; by default `SIZES`.
         locales: some of `LOCALES`, by default all.
         tag_share: how often a text that needs no tag carries one all the same.
 
@@ -399,9 +400,7 @@ def build(
         raise DataError(
             f"locales {unknown} are not known to the source 'dates', expected some of {LOCALES}"
         )
-    size = SIZES[split] if size is None else size
-    if size < 1:
-        raise DataError(f"size is {size}, expected at least 1")
+    size = size_of(size, split, SIZES)
     rng = random.Random(f"dates-{split}-{seed}")
     days, styles, weights = _days(split), list(STYLES), list(accumulate(STYLES.values()))
     examples: list[dict[str, Any]] = []

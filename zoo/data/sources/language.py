@@ -20,7 +20,7 @@ from typing import Any
 
 from babel.dates import tokenize_pattern
 
-from zoo.data.sources import SPLITS, Split, check_split, cldr, split_of
+from zoo.data.sources import SPLITS, Split, check_split, cldr, size_of, split_of
 from zoo.errors import DataError
 
 # Left out: pairs that a reader cannot tell apart by a name (Bosnian and Croatian, Serbian in Latin
@@ -265,7 +265,7 @@ def _corpus() -> dict[str, dict[str, list[str]]]:
 def build(
     split: Split,
     seed: int = 0,
-    size: int | None = None,
+    size: int | Mapping[str, int] | None = None,
     languages: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Examples `{"text", "label"}`, languages in shares as equal as there are strings.
@@ -273,7 +273,7 @@ def build(
     Args:
         split: `train`, `validation` or `test`; no string is in two of them.
         seed: which strings are drawn and in what order; what a split holds does not depend on it.
-        size: number of examples at most, by default the split's entry in `SIZES`.
+        size: number of examples at most, one for all splits or a mapping; by default `SIZES`.
         languages: some of `LANGUAGES`, by default all.
 
     Raises:
@@ -286,9 +286,7 @@ def build(
             f"languages {unknown} are not known to the source 'language', expected some of "
             f"{', '.join(LANGUAGES)}"
         )
-    size = SIZES[split] if size is None else size
-    if size < 1:
-        raise DataError(f"size is {size}, expected at least 1")
+    size = size_of(size, split, SIZES)
     rng = random.Random(f"language-{split}-{seed}")
     ranked = []
     for label in languages:

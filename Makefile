@@ -1,0 +1,42 @@
+# Every target sets up what it needs in .venv, with the versions of constraints.txt.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := runs/demo
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: demo test test-slow check bench clean install
+.DELETE_ON_ERROR:
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[cpu,dev]" --constraint constraints.txt
+	touch $(STAMP)
+
+install: $(STAMP)
+
+demo: $(STAMP)  ## Train dates, plot, evaluate, export, verify and answer; at most 7 minutes on 2 cores.
+	$(BIN)/python -m benchmarks.demo --out $(DEMO)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_arrows.py --durations=0
+
+bench: $(STAMP)  ## Export seconds and memory, encoder and decoder tokens/s, each in a process of its own.
+	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.serve
+
+clean:
+	rm -rf $(VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
