@@ -246,10 +246,10 @@ def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: 
         turned["num_heads"] = facts["num_heads"]
         query, key = ops.rotary(query, **turned), ops.rotary(key, **turned)
     bias = facts["bias"]
-    if facts["window"] is not None:
-        hidden = tf.where(span.allowed(facts["window"]), 0.0, -1e9)
-        bias = hidden if bias is None else bias + hidden
     mask = None if span.attention_mask is None else span.mask
+    if facts["window"] is not None:  # what is seen through it holds the padding already
+        hidden, mask = tf.where(span.allowed(facts["window"]), 0.0, -1e9), None
+        bias = hidden if bias is None else bias + hidden
     mixed = emit(
         "MultiHeadAttention",
         [query, key, value, None, mask, bias],

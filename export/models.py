@@ -21,7 +21,7 @@ def prepared(model: Any) -> TaskModel:
     mirrored = any(isinstance(v.value, tf.distribute.DistributedValues) for v in model.weights)
     if not mirrored and model.dtype_policy.name == "float32":
         return model
-    copy = TaskModel.from_config({**model.get_config(), "dtype": "float32"})
+    copy = type(model).from_config({**model.get_config(), "dtype": "float32"})
     copy.set_weights(model.get_weights())
     copy.tokenizer = model.tokenizer
     return copy

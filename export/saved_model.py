@@ -15,6 +15,7 @@ from export.models import prepared, tokenizer_of
 from export.reference import reference_values
 from export.staging import staged
 from export.tolerances import TOLERANCES
+from serve.selfcheck import difference
 from zoo.backbones.config import config_to_mapping
 from zoo.tasks import TaskModel
 
@@ -103,7 +104,7 @@ def _compare(model: TaskModel, folder: Path) -> dict[str, Any]:
         feeds, expected = _full_pass(arrays)
         found = loaded.signatures["serving_default"](**_tensors(feeds))
         for name, value in expected.items():
-            differences[f"{case} {name}"] = float(np.abs(np.asarray(found[name]) - value).max())
+            differences[f"{case} {name}"] = difference(np.asarray(found[name]), value)
         if model.decoder is not None:
             gap = _stepped(model, loaded.signatures, feeds, expected["logits"])
             differences[f"{case} steps"] = gap
@@ -169,8 +170,9 @@ def _stepped(
             for name, value in found.items()
             if name != "logits"
         }
-        gap = np.abs(np.asarray(found["logits"]) - expected[:, new]) * mask[:, new, None]
-        worst = max(worst, float(gap.max()))
+        tokens = mask[:, new] == 1
+        gap = difference(np.asarray(found["logits"])[tokens], expected[:, new][tokens])
+        worst = max(worst, gap)
     return worst
 
 

@@ -58,5 +58,9 @@ def _move(stage: Path, out: Path, overwrite: bool) -> None:
             raise ExportError(f"{out} was written by another export meanwhile") from error
         return
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as attic:
-        out.rename(Path(attic) / "old")
-        stage.rename(out)
+        old = out.rename(Path(attic) / "old")
+        try:
+            stage.rename(out)
+        except BaseException:
+            old.rename(out)
+            raise

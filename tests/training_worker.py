@@ -1,4 +1,4 @@
-"""A tiny training task, and a process that trains it: resumed, killed, mirrored or as one of several workers."""
+"""A tiny training task, and a process that trains it: killed, resumed, mirrored, one of several."""
 
 import argparse
 import json
@@ -10,7 +10,23 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "hundred", "thousand"]
+WORDS = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "hundred",
+    "thousand",
+]
 
 
 def write_data(folder: Path, count: int = 22) -> Path:

@@ -48,9 +48,9 @@ def generate(
     mask = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask, "int32")
     config = model.config
     rng = np.random.default_rng(seed)
-    memory = None
+    constants: tuple[Any, ...] = ()
     if model.encoder is not None:
-        _, memory = _compiled(model, "encode")(ids, mask)
+        constants = (_compiled(model, "encode")(ids, mask)[1], mask)
         start = np.full((len(ids), 1), config.decoder_start_token_id, "int32")
         prompt, lengths = start, np.ones(len(ids), "int32")
         longest = config.max_target_length
@@ -63,12 +63,12 @@ def generate(
         )
     step = _compiled(model, "step")
     slots = np.arange(capacity)[None, :]
-    past, new = None, prompt
+    past, new = _empty_cache(model, len(ids), capacity), prompt
     finished = np.zeros(len(ids), bool)
     out = []
     for _ in range(max_new_tokens):
         valid = (slots < lengths[:, None]).astype("int32")
-        logits, past = step(new, valid, past, memory, mask)
+        logits, past = step(new, valid, past, *constants)
         scores = np.asarray(kops.convert_to_numpy(logits))[:, -1]
         token = _choose(scores, rng if do_sample else None, temperature, top_k, top_p)
         token = np.where(finished, config.pad_token_id, token).astype("int32")
@@ -106,16 +106,33 @@ def _choose(
     return np.take_along_axis(order, rank[:, None], axis=-1)[:, 0]
 
 
+def _empty_cache(model: Any, batch: int, capacity: int) -> list[tuple[Any, Any]]:
+    """Zeros for every layer's keys and values: [batch, kv_heads, capacity, head_dim] each."""
+    config = model.config
+    shape = (batch, config.num_kv_heads, capacity, config.head_dim)
+    zeros = kops.zeros(shape, model.compute_dtype)
+    return [(zeros, zeros)] * len(model.decoder.blocks)
+
+
 def _compiled(model: Any, name: str) -> Any:
-    """`model.encode` or a cached step as a compiled function; made once per model."""
+    """`model.encode` or a cached step as a compiled function, traced once for all shapes."""
     functions = model.__dict__.setdefault("_generation_functions", {})
     if name not in functions:
-        call = model.encode
-        if name == "step":
+        config, ids = model.config, ((None, None), "int32")
+        cache = ((None, config.num_kv_heads, None, config.head_dim), model.compute_dtype)
+        layers = [(cache, cache)] * len(model.decoder.blocks)
+        if name == "encode":
+            functions[name] = as_graph(model.encode, [ids, ids])
+        elif model.encoder is None:
 
-            def call(ids: Any, mask: Any, past: Any, memory: Any, memory_mask: Any) -> Any:
-                memory_mask = None if memory is None else memory_mask
-                return model.step(ids, mask, past, "buffer", memory, memory_mask)
+            def step(new: Any, mask: Any, past: Any) -> Any:
+                return model.step(new, mask, past, "buffer")
 
-        functions[name] = as_graph(call)
+            functions[name] = as_graph(step, [ids, ids, layers])
+        else:
+
+            def cross_step(new: Any, mask: Any, past: Any, memory: Any, memory_mask: Any) -> Any:
+                return model.step(new, mask, past, "buffer", memory, memory_mask)
+
+            functions[name] = as_graph(cross_step, [ids, ids, layers, layers, ids])
     return functions[name]

@@ -1,5 +1,6 @@
 """Heads: what a task computes from a stack's hidden states. All families share them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -7,8 +8,19 @@ from keras import ops as kops
 
 from zoo import ops
 from zoo.backbones.config import TransformerConfig
+from zoo.config import nearest
+from zoo.errors import ConfigError
 from zoo.layers.linear import Embedding, Linear
 from zoo.layers.norm import Norm
+
+
+POOLINGS = ("cls", "mean", "max", "last")
+
+
+def _known(name: str, value: str | None, choices: Iterable[str]) -> str | None:
+    if value is not None and value not in choices:
+        raise ConfigError(f"head fact {name} = {value!r} is not known: {nearest(value, choices)}")
+    return value
 
 
 def pool(states: Any, attention_mask: Any, how: str) -> Any:
@@ -93,12 +105,13 @@ class ClassifierHead(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.config = config
-        self.pooling = pooling
+        self.pooling = _known("pooling", pooling, POOLINGS)
         rate = config.dropout if dropout is None else dropout
         self.dropout = keras.layers.Dropout(rate, name="dropout") if rate else None
         self.dense = self.activation = None
         if hidden_activation is not None:
             self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")
+            _known("hidden_activation", hidden_activation, ops.ACTIVATIONS)
             self.activation = ops.ACTIVATIONS[hidden_activation]
         self.logits = Linear(num_labels, True, config.initializer_range, name="logits")
 
@@ -121,7 +134,7 @@ class EmbeddingHead(keras.layers.Layer):
 
     def __init__(self, pooling: str = "mean", normalize: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pooling = pooling
+        self.pooling = _known("pooling", pooling, POOLINGS)
         self.normalize = normalize
 
     def call(self, states: Any, attention_mask: Any = None) -> Any:

@@ -54,7 +54,7 @@ def constant(name: str, value: np.ndarray) -> Any:
 
 @primitive
 def linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> Any:
-    """Y = x W + b, with x [..., in] and W [in, out], or [out, in] where `transpose` (tied embeddings)."""
+    """The linear map y = x W + b, with x [..., in] and W [in, out], or [out, in] where `transpose` (tied embeddings)."""
     if transpose:
         kernel = ops.transpose(kernel)
     y = ops.matmul(x, kernel)
@@ -91,7 +91,7 @@ def layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) ->
 @primitive
 @_in_float32
 def rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> Any:
-    """X / sqrt(mean(x²) + epsilon) * scale over the last axis (Zhang and Sennrich, 2019)."""
+    """The norm x / sqrt(mean(x²) + epsilon) * scale over the last axis (Zhang and Sennrich, 2019)."""
     inverse = ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse * ops.cast(scale, "float32")
 
@@ -114,7 +114,7 @@ def add_rms_norm(x: Any, update: Any, scale: Any, epsilon: float = 1e-6) -> tupl
 
 @primitive
 def gelu(x: Any) -> Any:
-    """X Φ(x), exact (Hendrycks and Gimpel, 2016)."""
+    """Exact GELU, x Φ(x) (Hendrycks and Gimpel, 2016)."""
     return 0.5 * x * (1.0 + ops.erf(x * (1.0 / math.sqrt(2.0))))
 
 
@@ -126,7 +126,7 @@ def gelu_tanh(x: Any) -> Any:
 
 @primitive
 def silu(x: Any) -> Any:
-    """X sigmoid(x), also called swish."""
+    """SiLU, x sigmoid(x), also called swish."""
     return x * ops.sigmoid(x)
 
 

@@ -114,15 +114,17 @@ class TransformerConfig:
         derive("head_dim", self.hidden_dim // self.num_heads)
         derive("intermediate_dim", 4 * self.hidden_dim)
         derive("final_norm", self.norm_position != "post")
-        derive("attention_scale", self.head_dim**-0.5)
         self._require(
             "num_kv_heads",
             self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads == 0,
             f"must divide num_heads ({self.num_heads})",
         )
         self._require("head_dim", self.head_dim > 0, "must be positive")
+        derive("attention_scale", self.head_dim**-0.5)
         self._require("intermediate_dim", self.intermediate_dim > 0, "must be positive")
-        self._require("norm_epsilon", self.norm_epsilon > 0, "must be positive")
+        for name in ("norm_epsilon", "rotary_base", "initializer_range"):
+            self._require(name, getattr(self, name) > 0, "must be positive")
+        self._require("token_types", self.token_types >= 0, "must not be negative")
         self._require(
             "parallel_residual",
             not (self.parallel_residual and self.norm_position != "pre"),

@@ -33,11 +33,11 @@ def evaluate(
     """Compares predictions with examples.
 
     Args:
-        task: The task's name; it decides what a prediction is:
-            text-classification: a label; token-classification: a list of tags, one per token of the
-            example; question-answering: the answer's text, "" for none; text2text-generation: a text;
-            text-generation and fill-mask: {"nll": negative log-likelihood in nats, "tokens": how many
-            were predicted[, "correct": how many rightly]}.
+        task: The task's name; it decides what a prediction is.
+            text-classification: a label. token-classification: a list of tags, one per token of
+            the example. question-answering: the answer's text, "" for none. text2text-generation:
+            a text. text-generation and fill-mask: {"nll": negative log-likelihood in nats,
+            "tokens": how many were predicted[, "correct": how many rightly]}.
         predictions: One for each example.
         examples: As in `zoo.data`, with their answers.
         group: A key of the examples; the metrics are also given for each of its values.

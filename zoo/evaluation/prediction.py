@@ -145,7 +145,7 @@ def _token_classification(
 def _question_answering(
     model: Any, tokenizer: Any, examples: list[Example], settings: PredictionSettings
 ) -> list[str]:
-    """Takes the span with the highest sum of logits in any window; none where position 0 beats it."""
+    """Takes the span with the highest sum of logits in any window; "" where position 0 beats it."""
     blank = [{**example, "answers": []} for example in examples]
     windows = question_windows(blank, tokenizer, settings.max_length)
     windows.sort(key=lambda window: len(window.ids))
@@ -218,19 +218,13 @@ def _text2text(
 def _text_generation(
     model: Any, tokenizer: Any, examples: list[Example], settings: PredictionSettings
 ) -> list[dict[str, float]]:
-    """Scores each text alone, after the end token of the text before, in windows that overlap by half.
+    """Scores each text alone, after an end token, in windows that overlap by half.
 
     Each token is predicted once, and the end of the text as well.
     """
-    end = tokenizer.eos_token_id
-    windows = []
-    for number, encoding in enumerate(
-        tokenizer.encode_raw([example["text"] for example in examples])
-    ):
-        ids = list(encoding.ids)
-        stream = ids if end is None else [end, *ids, *([end] if ids[-1:] != [end] else [])]
-        windows += [(number, *window) for window in _overlapping(stream, settings.max_length)]
-    windows.sort(key=lambda window: len(window[1]))
+    windows = scoring_windows(
+        [example["text"] for example in examples], tokenizer, settings.max_length
+    )
     scores = [{"nll": 0.0, "tokens": 0, "correct": 0} for _ in examples]
     forward = as_graph(lambda x: _scores(model(x, training=False)["logits"], x["labels"]))
     for chunk in _chunks(windows, settings.batch_size):
@@ -244,8 +238,25 @@ def _text_generation(
     return scores
 
 
+def scoring_windows(
+    texts: Sequence[str], tokenizer: Any, length: int
+) -> list[tuple[int, list[int], list[int]]]:
+    """Returns (number of the text, inputs, labels) of windows that predict each token once.
+
+    Windows overlap by half; the shortest come first.
+    """
+    end = tokenizer.eos_token_id
+    windows = []
+    for number, encoding in enumerate(tokenizer.encode_raw(texts)):
+        ids = list(encoding.ids)
+        stream = ids if end is None else [end, *ids, *([end] if ids[-1:] != [end] else [])]
+        windows += [(number, *window) for window in _overlapping(stream, length)]
+    windows.sort(key=lambda window: len(window[1]))
+    return windows
+
+
 def _overlapping(stream: list[int], length: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Yields (inputs, labels) of a stream; what a window shares with the one before is not counted."""
+    """Yields (inputs, labels) of a stream; what two windows share is counted in the first."""
     inputs, labels = stream[:-1], stream[1:]
     step = max(length // 2, 1)
     done = 0

@@ -46,10 +46,10 @@ class Progress:
 
 
 def collect_state(model: Any, metrics: bool = True) -> dict[str, np.ndarray]:
-    """Returns all variables of a compiled model by name.
+    """Returns all variables of a compiled model, its optimizer built, by name.
 
-    Weights, seeds of dropout, the optimizer's moments, counter and accumulators, and (`metrics`) the
-    running means of the round. On several workers each must call it: some reads are collective.
+    Weights, seeds of dropout, the optimizer's moments, counter and accumulators, and (`metrics`)
+    the running means of the round. All workers must call it: some reads are collective.
     """
     return {name: _value(variable) for name, variable in _variables(model, metrics).items()}
 
@@ -80,7 +80,6 @@ def apply_state(model: Any, state: dict[str, np.ndarray], metrics: bool = True) 
 
 
 def _variables(model: Any, metrics: bool) -> dict[str, Any]:
-    model.optimizer.build(model.trainable_variables)
     groups = {"model": model.variables, "optimizer": model.optimizer.variables}
     if metrics:
         groups["metrics"] = model.metrics_variables

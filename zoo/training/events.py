@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written without the tensorboard package (which is needed to view them)."""
+"""TensorBoard's event files, written without the tensorboard package (needed to view them)."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""Batches for `model.fit`: a stream from any update on, cut into accumulation steps and replicas."""
+"""Batches for `model.fit`: a stream from any update on, cut into steps and replicas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ class Feed:
 
     One batch of the data is one update of the model. It is computed in `parts` steps
     (gradient accumulation), and each of them by all replicas; where rows are missing, copies whose
-    labels do not count make all replicas hold equally many. The position in the stream is the number
-    of the update alone, so a run that is resumed sees what an uninterrupted one sees.
+    labels do not count make all replicas hold equally many. The position in the stream is the
+    number of the update alone, so a run that is resumed sees what an uninterrupted one sees.
 
     Args:
-        make: Number of the first pass -> data set of (x, y), always with `steps_per_epoch` batches to
-            a pass and the same batches for the same pass.
+        make: Number of the first pass -> endless data set of (x, y), with `steps_per_epoch` batches
+            to a pass and the same batches for the same pass.
         parts: Accumulation steps per batch. More than one adds weights to (x, y), so that the mean
             over parts equals the mean over the labels of the whole batch.
     """
@@ -82,8 +82,8 @@ def split_batch(x: Any, y: Any, parts: int, replicas: int) -> tuple:
         replicas: Replicas that share a step.
 
     Returns:
-        (x, y), or (x, y, weights) with several parts: tensors [parts, replicas, size, ...]. Added rows
-        repeat the last one and have labels that do not count. Weights are
+        (x, y), or (x, y, weights) with several parts: tensors [parts, replicas, size, ...]. Added
+        rows repeat the last one and have labels that do not count. Weights are
         parts * (labels that count in the part) / (labels that count in the batch).
     """
     rows = tf.shape(tf.nest.flatten(x)[0])[0]

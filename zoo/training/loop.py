@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ZooError
 from zoo.training.checkpoint import Progress, collect_state, replace_file, write_state
 from zoo.training.recipe import TrainingRecipe
 
@@ -186,7 +186,7 @@ class TrainingLoop(keras.callbacks.Callback):
         metric = rule.metric
         if metric == "val_loss" and metric not in row:
             metric = "loss"  # there are no validation examples
-        value = _metric(row, metric, "training.best.metric")
+        value = row[metric]
         best = progress.best and progress.best["value"]
         if is_better(value, best, metric, rule.mode):
             progress.best = {"metric": metric, "value": value, "round": progress.round}
@@ -198,7 +198,7 @@ class TrainingLoop(keras.callbacks.Callback):
         rule, waited = self.training.early_stopping, self.progress.waited
         if rule is None:
             return False
-        value = _metric(row, rule.metric, "training.early_stopping.metric")
+        value = row[rule.metric]
         if is_better(value, waited["best"], rule.metric, rule.mode, rule.min_delta):
             waited |= {"best": value, "rounds": 0}
         else:
@@ -209,18 +209,10 @@ class TrainingLoop(keras.callbacks.Callback):
 def is_better(
     value: float, best: float | None, metric: str, mode: str = "auto", min_delta: float = 0.0
 ) -> bool:
-    """Whether a metric's value is better than the best one so far ("auto": losses are better low)."""
+    """Whether a metric's value is better than the best so far ("auto": losses are better low)."""
     if best is None:
         return True
     if mode == "auto":
         low = metric.endswith(("loss", "error", "perplexity"))
         mode = "min" if low else "max"
     return value < best - min_delta if mode == "min" else value > best + min_delta
-
-
-def _metric(row: dict[str, Any], name: str, where: str) -> float:
-    if name not in row:
-        facts = ("round", "epoch", "update", "seconds", "learning_rate")
-        known = [key for key in row if key not in facts]
-        raise ConfigError(f"{where}: {name!r} is not measured; there are {', '.join(known)}.")
-    return row[name]

@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy whose mean over valid labels is exact on any number of replicas."""
+"""The training loss: cross-entropy whose mean over labels is exact on any number of replicas."""
 
 from typing import Any
 
@@ -19,16 +19,16 @@ class TokenCrossentropy(keras.losses.Loss):
 
         loss = 1/N sum_i w_i ((1 - e) (-log p_i[y_i]) + e/C sum_c (-log p_i[c]))
 
-    Keras' own losses take the mean on each replica and divide by the number of replicas, which weighs
-    a token more where its replica holds fewer of them. Here N is summed over the replicas, so gradients
-    (which are summed over the replicas) equal those of one device on the same batch.
+    Keras' own losses take the mean on each replica and divide by the number of replicas, which
+    weighs a token more where its replica holds fewer of them. Here N is summed over the replicas,
+    so gradients (which are summed over them too) equal those of one device on the same batch.
 
     Args:
         label_smoothing: e, the share of the target that is spread over all classes.
         ignored: The label of positions that do not count.
 
     Call shapes:
-        y_true [...] integers, y_pred [..., C] logits, sample_weight broadcast from the left, optional.
+        y_true [...] integers, y_pred [..., C] logits, sample_weight broadcast from the left.
     """
 
     def __init__(

@@ -15,7 +15,8 @@ __all__ = ["AdamW", "WarmupSchedule", "build_optimizer"]
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of update s (the first is 0) out of `total`, with w = `warmup` updates.
 
-    Warm-up, s < w: peak (s + 1) / w. After it, with p = (s - w) / (total - w) and f = `final_ratio`:
+    In the warm-up, s < w: peak (s + 1) / w. After it, with p = (s - w) / (total - w) and
+    f = `final_ratio`:
 
         linear        peak (f + (1 - f) (1 - p))
         cosine        peak (f + (1 - f) (1 + cos(pi p)) / 2)
@@ -63,7 +64,7 @@ class AdamW(keras.optimizers.AdamW):
 
     - Biases, norm scales and other vectors are not decayed, nor are embeddings unless asked.
     - A schedule counts updates; Keras' own counts the parts of an accumulated batch.
-    - Gradients are summed over the replicas before their norm is clipped; Keras clips each replica's.
+    - Gradients are summed over replicas before their norm is clipped; Keras clips each replica's.
     - Sparse gradients of embeddings are made dense first, so that the norm is that of the gradient.
 
     Args:

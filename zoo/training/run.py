@@ -110,7 +110,7 @@ class Run:
             raise RunError(f"{self.folder} is no run folder: {error}.") from None
 
     def begin(self, recipe: Recipe, config: TransformerConfig, labels: Any, tokenizer: Any) -> None:
-        """Writes what a run is, before it trains. The recipe comes last: with it the folder is one."""
+        """Writes what a run is, before it trains; the recipe last, which makes the folder a run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(self.folder)
         facts = {

@@ -95,8 +95,8 @@ def _check_cluster() -> None:
         task = config["task"]["type"], int(config["task"]["index"])
     except (ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"strategy multi_worker: TF_CONFIG is {text!r}, expected the cluster and this worker's place "
-            f"in it, such as {_TF_CONFIG_EXAMPLE}."
+            f"strategy multi_worker: TF_CONFIG is {text!r}, expected the cluster and this worker's "
+            f"place in it, such as {_TF_CONFIG_EXAMPLE}."
         ) from None
     if not workers or task[1] >= len(config["cluster"].get(task[0], [])):
         raise ConfigError(f"strategy multi_worker: TF_CONFIG's task {task} is not in its cluster.")
@@ -104,6 +104,6 @@ def _check_cluster() -> None:
 
     if context.context()._initialized:
         raise ConfigError(
-            "strategy multi_worker: TensorFlow's runtime has been started already, and workers can only "
-            "be joined before that: call train() first in the process, or run `zoo train`."
+            "strategy multi_worker: TensorFlow's runtime has been started already, and workers can "
+            "only be joined before that: call train() first in the process, or run `zoo train`."
         )

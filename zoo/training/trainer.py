@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from zoo.config import to_mapping
+from zoo.config import nearest, to_mapping
 from zoo.errors import ConfigError, RunError
 from zoo.training.build import Parts, build_model, make_batches, prepare
 from zoo.training.checkpoint import Progress, apply_state, read_state
@@ -36,10 +36,10 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False, quiet: bool = F
     """Trains a model and measures it.
 
     Training that is stopped (Ctrl-C, SIGTERM, a crash) goes on from its last checkpoint with
-    `resume=True`, and then ends with the weights of a run that was never stopped: the checkpoint holds
-    the weights, the optimizer's state, the seeds of dropout and the position in the data, whose order
-    depends on the seed and the pass alone. (Bit for bit on the same machine where the machine itself
-    repeats its sums; some GPU kernels do not.)
+    `resume=True`, and then ends with the weights of a run that was never stopped: the checkpoint
+    holds the weights, the optimizer's state, the seeds of dropout and the position in the data,
+    whose order depends on the seed and the pass alone. (Bit for bit, as far as the machine repeats
+    its own sums; some GPU kernels do not.)
 
     Args:
         recipe: What to train.
@@ -78,8 +78,8 @@ def _check_combination(recipe: Recipe, replicas: int) -> None:
     training = recipe.training
     if replicas > 1 and training.gradient_accumulation_steps > 1:
         raise ConfigError(
-            "training.gradient_accumulation_steps > 1 does not go with several replicas: Keras cannot "
-            "update variables under a condition there. Use 1, and a smaller batch_size or more replicas."
+            "training.gradient_accumulation_steps > 1 does not go with several replicas: Keras "
+            "cannot update variables under a condition there. Use 1, with a smaller batch_size."
         )
     if replicas > 1 and training.jit_compile:
         raise ConfigError(
@@ -88,6 +88,26 @@ def _check_combination(recipe: Recipe, replicas: int) -> None:
         )
     if training.label_smoothing and recipe.task == "question-answering":
         raise ConfigError("training.label_smoothing: question-answering has no classes to smooth.")
+
+
+def _check_metrics(recipe: Recipe, validated: bool) -> None:
+    """Finds out before training whether the metrics that decide will be measured."""
+    from zoo.tasks import TASKS
+
+    outputs = TASKS[recipe.task].outputs
+    known = ["loss", "accuracy"]
+    if len(outputs) > 1:
+        known = ["loss", *(f"{name}_{fact}" for name in outputs for fact in ("accuracy", "loss"))]
+    known += [f"val_{name}" for name in known] if validated else []
+    rules = {"best": recipe.training.best, "early_stopping": recipe.training.early_stopping}
+    for name, rule in rules.items():
+        # Without validation examples, the best weights are those of the lowest training loss.
+        forgiven = name == "best" and rule.metric == "val_loss"
+        if rule is not None and rule.metric not in known and not forgiven:
+            raise ConfigError(
+                f"training.{name}.metric: {rule.metric!r} is not measured; "
+                f"{nearest(rule.metric, known)}"
+            )
 
 
 def _check_folder(run: Run, recipe: Recipe, resume: bool) -> bool:
@@ -148,6 +168,7 @@ def _fit(
     if parts.examples["validation"]:
         # Endless as well: under a strategy Keras takes one batch more before it begins.
         validation = Feed(lambda number: make_batches(recipe, parts, "validation", repeat=True))
+    _check_metrics(recipe, validated=validation is not None)
     plan = Plan(training, feed.batches_per_pass)
     with scope(strategy):
         model = build_model(recipe, parts.config, parts.labels)
@@ -157,6 +178,7 @@ def _fit(
             loss=_losses(model, training),
             jit_compile=training.jit_compile,
         )
+        model.optimizer.build(model.trainable_variables)
     progress, state = _restore(run, model) if resumes else (Progress(), {})
     _check_data(run, parts, chief and not resumes)
     if progress.finished:
@@ -223,13 +245,13 @@ def _check_data(run: Run, parts: Parts, write: bool) -> None:
         run.write_json("data.json", {"sha256": parts.data_hash, "examples": counts})
     elif path.is_file() and parts.data_hash not in path.read_text(encoding="utf-8"):
         raise RunError(
-            f"The data have changed since {run.folder} was begun (SHA-256 {parts.data_hash[:12]}... now): "
-            "a resumed run would not be the same. Train into another folder."
+            f"The data have changed since {run.folder} was begun (SHA-256 now "
+            f"{parts.data_hash[:12]}...): a resumed run would not be the same. Use another folder."
         )
 
 
 def _finish(run: Run, recipe: Recipe, parts: Parts, progress: Progress, strategy: Any) -> None:
-    """Copies the best weights, measures them and writes metrics.json, which marks a finished run."""
+    """Copies the best weights, measures them and writes metrics.json, which ends a run."""
     from zoo.evaluation import evaluate_run
 
     best = run.folder / "checkpoints" / "best" / WEIGHTS

@@ -1,7 +1,7 @@
 """YAML as recipes are written in it: the safe subset, with three traps of YAML 1.1 removed.
 
-`1e-3` is a number (PyYAML reads a string), `no` and `off` are strings (PyYAML reads booleans; `no` is
-a language), and a key that stands twice in a mapping is an error (PyYAML keeps the last one).
+`1e-3` is a number (PyYAML reads a string), `no` and `off` are strings (PyYAML reads booleans; `no`
+is a language), and a key that stands twice in a mapping is an error (PyYAML keeps the last one).
 """
 
 import copy
