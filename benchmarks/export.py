@@ -18,7 +18,7 @@ from benchmarks.sizes import SIZES
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Exports one size in this process; imports and building the model are not counted as seconds."""
+    """Exports one size in this process; seconds leave out imports and building the model."""
     import export.bundle
     from benchmarks.sizes import build
 

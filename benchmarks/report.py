@@ -1,8 +1,9 @@
-"""How a benchmark reports: a table for people, one JSON object as the last line of standard output."""
+"""How a benchmark reports: a table for people, then one JSON object as the last line."""
 
 import json
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,13 +13,11 @@ from rich.table import Table
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     name = platform.processor() or platform.machine()
-    info = "/proc/cpuinfo"
-    if os.path.exists(info):
-        with open(info, encoding="utf-8") as lines:
-            names = [
-                line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
-            ]
-        name = names[0] if names else name
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        models = [line for line in lines if line.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"cpu": name, "cores": len(os.sched_getaffinity(0)), "load": load}
 

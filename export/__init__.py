@@ -1,4 +1,6 @@
-"""The bridge from Keras to runtimes: ONNX bundles and SavedModels, verified before they are handed over."""
+"""The bridge from Keras to runtimes: ONNX bundles and SavedModels, verified before they are handed
+over.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -15,7 +15,7 @@ from export.graphs import KEEP, Graph, onnx_graphs
 from export.lowering import TARGETS
 from export.models import prepared, tokenizer_of
 from export.onnx import WEIGHTS_FILE, Converted, WeightsFile, convert, write_graph
-from export.reference import REFERENCE_FILE, reference_values
+from export.reference import REFERENCE_FILE, reference_values, save_reference
 from export.staging import staged
 from export.verify import replay_bundle
 from serve.integrity import FileSpec
@@ -57,7 +57,8 @@ def to_onnx(
     Args:
         model: A `zoo.TaskModel`.
         out: The folder to make.
-        target: "onnxruntime" (fused operators, caches in place) or "portable" (standard operators only).
+        target: "onnxruntime" (fused operators, caches in place) or "portable" (standard operators
+            only).
         tokenizer: A `zoo.text.Tokenizer`; by default the model's own.
         name: The bundle's name; by default the folder's.
         opset: Version of ONNX' operators.
@@ -71,7 +72,8 @@ def to_onnx(
         The bundle's manifest.
 
     Raises:
-        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then untouched.
+        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then
+            untouched.
     """
     if target not in TARGETS:
         raise ExportError(f"target = {target!r}: expected one of {sorted(TARGETS)}")
@@ -97,7 +99,7 @@ def to_onnx(
         _write_configs(model, folder, max_new_tokens)
         if verify:
             say("computing reference values in Keras")
-            np.savez(folder / REFERENCE_FILE, **reference_values(model, tokenizer))
+            save_reference(folder / REFERENCE_FILE, reference_values(model, tokenizer))
         manifest = _manifest(
             model,
             name or Path(out).name,
@@ -115,7 +117,7 @@ def to_onnx(
             report = replay_bundle(folder)
             manifest = manifest.model_copy(update={"verification": report})
             manifest.save(folder)
-    return Manifest.load(out, check="size")
+    return Manifest.load(Path(out), check="size")
 
 
 def _check(path: Path) -> None:
@@ -153,10 +155,9 @@ def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
     versions = {
         package: _version(package) for package in ("tensorflow", "keras", "tf2onnx", "onnx")
     }
+    facts |= {"task": model.task, "architecture": model.architecture}
     return Manifest(
         name=name,
-        task=model.task,
-        architecture=model.architecture,
         labels=model.labels,
         pooling=head.get("pooling"),
         normalize=head.get("normalize"),
@@ -189,11 +190,12 @@ def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
 def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
     if model.decoder is None:
         return None
+    config: Any = model.config
     return CacheSpec(
         layout=CACHES[target],
         num_layers=len(model.decoder.blocks),
-        num_kv_heads=model.config.num_kv_heads,
-        head_dim=model.config.head_dim,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
         max_length=model.decoder.length,
     )
 

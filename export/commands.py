@@ -89,7 +89,9 @@ def source_of(trained: Any) -> dict[str, Any]:
         "recipe": to_mapping(trained.recipe),
         "data_sha256": trained.metrics.get("data_sha256"),
         "metrics": {
-            split: {k: v for k, v in trained.metrics[split].items() if k not in ("groups", "seconds")}
+            split: {
+                k: v for k, v in trained.metrics[split].items() if k not in ("groups", "seconds")
+            }
             for split in ("validation", "test")
             if split in trained.metrics
         },
@@ -98,7 +100,9 @@ def source_of(trained: Any) -> dict[str, Any]:
 
 @click.command()
 @click.argument("folder", metavar="RUN|BUNDLE", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="Examples; else the recipe's test split.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Examples; else the recipe's test split."
+)
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test")
 @click.option("--limit", type=click.IntRange(1), help="Measure only so many examples.")
 @click.option("--group", help="A key of the examples to group by; by default the recipe's.")
@@ -123,7 +127,7 @@ def evaluate(
     started = time.perf_counter()
     if trained is not None:
         from zoo.evaluation import evaluate as measure
-        from zoo.evaluation import predict_run
+        from zoo.evaluation.prediction import predict_run
 
         predictions = predict_run(trained, examples)
         result = measure(recipe.task, predictions, examples, group)

@@ -59,7 +59,8 @@ def _classes(manifest: Manifest, batch_size: int, options: SessionOptions | None
 
     def predict(examples: Sequence[Example]) -> list[str]:
         inputs = [
-            {key: example[key] for key in keys if key in example} if "pair" in example
+            {key: example[key] for key in keys if key in example}
+            if "pair" in example
             else example["text"]
             for example in examples
         ]

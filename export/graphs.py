@@ -1,4 +1,6 @@
-"""Which graphs a task is exported as: their functions, named tensors and dynamic axes. One table for all formats."""
+"""Which graphs a task is exported as: their functions, named tensors and dynamic axes. One table
+for all formats.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +22,9 @@ ENCODER_SEQUENCE = "encoder_sequence_length"
 KEPT = "logits_length"
 
 KEEP = "logits_to_keep"
-"""The decoder's optional input: 0 gives the logits of all positions, 1 those of each row's last token."""
+"""The decoder's optional input: 0 gives the logits of all positions, 1 those of each row's last
+token.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,12 @@ def forward_graph(model: TaskModel) -> Graph:
 
 def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor]:
     """Keys and values of every layer; `kind` is "", "decoder." or "encoder."."""
-    config = model.config
+    config: Any = model.config
+    decoder: Any = model.decoder
     axes = (BATCH, config.num_kv_heads, length, config.head_dim)
     return [
         Tensor(f"{prefix}.{i}.{kind}{part}", "float32", axes)
-        for i in range(len(model.decoder.blocks))
+        for i in range(len(decoder.blocks))
         for part in ("key", "value")
     ]
 
@@ -153,7 +158,7 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
 
 
 def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
-    """[B, S, D] -> [B, K, D]: all states where `keep` is 0 (K = S), else each row's last (K = 1)."""
+    """[B, S, D] -> [B, K, D]: all states if `keep` is 0 (K = S), else each row's last (K = 1)."""
     batch, length = tf.shape(states)[0], tf.shape(states)[1]
     everything = tf.cast(tf.equal(keep, 0), "int32")
     steps = tf.range(everything * length + (1 - everything))

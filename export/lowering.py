@@ -1,8 +1,9 @@
 """Lowering: which ONNX operator each primitive becomes, for each target.
 
-A lowered primitive either computes with plain TensorFlow operators that convert one to one, or emits a placeholder, a
-`PyFunc` whose token names the ONNX operator, its attributes and which optional inputs are given. tf2onnx hands every
-placeholder to `convert_placeholder`, which puts the named operator in its place.
+A lowered primitive either computes with plain TensorFlow operators that convert one to one, or
+emits a placeholder, a `PyFunc` whose token names the ONNX operator, its attributes and which
+optional inputs are given. tf2onnx hands every placeholder to `convert_placeholder`, which puts the
+named operator in its place.
 """
 
 import json
@@ -93,7 +94,7 @@ def _static(x: tf.Tensor) -> list[int | None]:
     return x.shape.as_list()
 
 
-# --- what both targets share -------------------------------------------------------------------------------------
+# --- what both targets share ---
 
 
 def _constant(name: str, value: np.ndarray) -> tf.Tensor:
@@ -139,7 +140,7 @@ PORTABLE: dict[str, Callable[..., Any]] = {
 }
 """Standard operators of opset 17 and later, for any runtime."""
 
-# --- onnxruntime -------------------------------------------------------------------------------------------------
+# --- onnxruntime ---
 
 
 def _fused_linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> tf.Tensor:
@@ -185,8 +186,8 @@ def _add_rms_norm(
 
 
 def _attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any:
-    """GroupQueryAttention for a decoder's cached self attention, MultiHeadAttention for an encoder's and for cross
-    attention; what neither can do stays with the reference.
+    """GroupQueryAttention for a decoder's cached self attention, MultiHeadAttention for an
+    encoder's and for cross attention; what neither can do stays with the reference.
     """
     head_dim = query.shape[-1] // facts["num_heads"]
     ready = key.shape.rank == 4

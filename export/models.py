@@ -16,7 +16,8 @@ def prepared(model: Any) -> TaskModel:
     """
     if not isinstance(model, TaskModel):
         raise ExportError(
-            f"expected a zoo.TaskModel, got {type(model).__name__}: build it with zoo.TaskModel(config, task=...)"
+            f"expected a zoo.TaskModel, got {type(model).__name__}: "
+            "build it with zoo.TaskModel(config, task=...)"
         )
     mirrored = any(isinstance(v.value, tf.distribute.DistributedValues) for v in model.weights)
     if not mirrored and model.dtype_policy.name == "float32":
@@ -36,7 +37,7 @@ def tokenizer_of(model: TaskModel, tokenizer: Any) -> Any:
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is not None and tokenizer.vocab_size > model.config.vocab_size:
         raise ExportError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {model.config.vocab_size}: "
-            "give the tokenizer the model was trained with"
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model only "
+            f"{model.config.vocab_size}: give the tokenizer the model was trained with"
         )
     return tokenizer

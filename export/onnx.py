@@ -1,7 +1,8 @@
-"""Keras model to ONNX graphs: trace with the weights as inputs, convert, attach the weights by name.
+"""Keras model to ONNX graphs: trace with the weights as inputs, convert, attach the weights by
+name.
 
-The weights never pass through a GraphDef: they are inputs while the function is traced and become initializers that lie
-in one external file, each once, under the path of its Keras variable.
+The weights never pass through a GraphDef: they are inputs while the function is traced and become
+initializers that lie in one external file, each once, under the path of its Keras variable.
 """
 
 import contextlib
@@ -42,6 +43,8 @@ TIDY_OPTIMIZERS = {
     "remove_back_to_back": BackToBackOptimizer,
 }
 """For graphs of plain operators, which repeat their shape arithmetic in every layer."""
+
+ADVICE = "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,15 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
 def _to_onnx(
     function: Any, graph: Graph, opset: int, optimizers: dict[str, type]
 ) -> onnx.ModelProto:
-    """tf2onnx' conversion by its parts: nothing to freeze, and only those optimisers that a clean trace needs.
+    """tf2onnx' conversion by its parts: nothing to freeze, and only those optimisers that a clean
+    trace needs.
 
     The others cost two thirds of the time and undo what the lowering emits; runtimes do their own.
     """
     if function.captured_inputs:
         raise ExportError(
-            f"the model uses {len(function.captured_inputs)} tensors that are no weights of it, such as "
-            f"{function.captured_inputs[0].name!r}: create them with add_weight or zoo.ops.constant"
+            f"the model uses {len(function.captured_inputs)} tensors that are no weights of it, "
+            f"such as {function.captured_inputs[0].name!r}: create them with add_weight or zoo.ops.constant"
         )
     outputs = [function.structured_outputs[tensor.name] for tensor in graph.outputs]
     inputs = [tensor.name for tensor in function.inputs]
@@ -192,8 +196,7 @@ def _strict_conversion() -> Iterator[None]:
         root.propagate = before[1]
     if problems.lines:
         raise ExportError(
-            f"tf2onnx could not convert the graph: {' '.join(problems.lines)[:500]}. "
-            "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
+            f"tf2onnx could not convert the graph: {' '.join(problems.lines)[:500]}. {ADVICE}"
         )
 
 
@@ -209,14 +212,13 @@ def _check_operators(proto: onnx.ModelProto) -> None:
         except onnx.defs.SchemaError:
             unknown.add(f"{node.op_type} ({node.name})")
     if unknown:
-        raise ExportError(
-            f"no ONNX operator for {', '.join(sorted(unknown)[:5])}. "
-            "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
-        )
+        raise ExportError(f"no ONNX operator for {', '.join(sorted(unknown)[:5])}. {ADVICE}")
 
 
 def _name_weights(proto: onnx.ModelProto, stand_ins: dict[str, tuple[str, Any]]) -> dict[str, Any]:
-    """Renames the stand-in inputs to their variables' names and takes them off the inputs; returns those in use."""
+    """Renames the stand-in inputs to their variables' names and takes them off the inputs; returns
+    those in use.
+    """
     graph = proto.graph
     rename, kept = {}, []
     for value in graph.input:
@@ -297,7 +299,7 @@ class WeightsFile:
             alignment = 4096 if array.nbytes >= 1 << 16 else 64
             self._stream.write(b"\0" * (-self._stream.tell() % alignment))
             self._places[name] = (self._stream.tell(), array.nbytes)
-            self._stream.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            self._stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return self._places[name]
 
 

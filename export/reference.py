@@ -1,10 +1,13 @@
-"""Reference values: what Keras computes for chosen inputs, kept in the bundle to be replayed anywhere.
+"""Reference values: what Keras computes for chosen inputs, kept in the bundle to be replayed
+anywhere.
 
-The inputs have lengths and batch sizes that no trace has seen, with padding on the right, rows of one token, and for
-cached graphs whole sequences that prefill and steps must reproduce.
+The inputs have lengths and batch sizes that no trace has seen, with padding on the right, rows of
+one token, and for cached graphs whole sequences that prefill and steps must reproduce.
 """
 
 import json
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,22 +37,21 @@ TEXTS = (
 def reference_values(model: TaskModel, tokenizer: Any, seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays of `verification.npz`; their names are described in `serve.selfcheck`."""
     rng = np.random.default_rng(seed)
+    config: Any = model.config
     arrays: dict[str, np.ndarray] = {}
     for name, lengths in _cases(model).items():
-        ids, mask = _rows(rng, lengths, model.config.vocab_size)
+        ids, mask = _rows(rng, lengths, config.vocab_size)
         feeds = {"input_ids": ids, "attention_mask": mask}
-        if model.config.token_types:
-            feeds["token_type_ids"] = rng.integers(0, model.config.token_types, ids.shape) * mask
+        if config.token_types:
+            feeds["token_type_ids"] = rng.integers(0, config.token_types, ids.shape) * mask
         if model.architecture == "encoder":
             _keep_graph(arrays, name, forward_graph(model), feeds)
             continue
         if model.architecture == "encoder-decoder":
             _keep_graph(arrays, name, encode_graph(model), feeds)
-            targets = [min(n + 1, model.config.max_target_length) for n in lengths]
+            targets = [min(n + 1, config.max_target_length) for n in lengths]
             width = max(targets)
-            feeds["decoder_input_ids"] = rng.integers(
-                0, model.config.vocab_size, (len(lengths), width)
-            )
+            feeds["decoder_input_ids"] = rng.integers(0, config.vocab_size, (len(lengths), width))
         outputs = forward_graph(model).call(feeds)
         for key, value in (*feeds.items(), ("logits", outputs["logits"])):
             arrays[f"{name}/sequence/{key}"] = np.asarray(value)
@@ -60,9 +62,17 @@ def reference_values(model: TaskModel, tokenizer: Any, seed: int = 0) -> dict[st
     return arrays
 
 
+def save_reference(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes the arrays as an .npz whose bytes depend on the values alone."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
 def _cases(model: TaskModel) -> dict[str, list[int]]:
     """Lengths of each case's rows."""
-    config = model.config
+    config: Any = model.config
     longest = min(config.max_length, getattr(config, "max_target_length", config.max_length))
     wide = (
         config.vocab_size

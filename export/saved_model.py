@@ -1,4 +1,6 @@
-"""`to_saved_model`: a SavedModel with the signatures that the ONNX graphs have, loadable with TensorFlow alone."""
+"""`to_saved_model`: a SavedModel with the signatures that the ONNX graphs have, loadable with
+TensorFlow alone.
+"""
 
 import json
 import os
@@ -23,7 +25,9 @@ EXTRA = "assets.extra"
 
 
 def signatures_of(model: TaskModel) -> dict[str, Graph]:
-    """`serving_default` is the whole model; generating models add `step`, and `encode` where they have an encoder."""
+    """`serving_default` is the whole model; generating models add `step`, and `encode` where they
+    have an encoder.
+    """
     graphs = {"serving_default": forward_graph(model)}
     if model.decoder is not None:
         graphs["step"] = step_graph(model, "grow")
@@ -43,8 +47,9 @@ def to_saved_model(
 ) -> dict[str, Any]:
     """Exports a model as a SavedModel; `tf.saved_model.load` reads it without this project.
 
-    Inputs and outputs bear the names that the ONNX graphs have, ids are int64; `step` returns the logits of all its
-    positions. The tokenizer and the config lie in `assets.extra/`, with what verification measured.
+    Inputs and outputs bear the names that the ONNX graphs have, ids are int64; `step` returns the
+    logits of all its positions. The tokenizer and the config lie in `assets.extra/`, with what
+    verification measured.
 
     Args:
         model: A `zoo.TaskModel`.
@@ -58,7 +63,8 @@ def to_saved_model(
         What verification measured; empty without it.
 
     Raises:
-        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then untouched.
+        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then
+            untouched.
     """
     say = progress or (lambda text: None)
     model = prepared(model)
@@ -93,7 +99,9 @@ def _signature(graph: Graph) -> Any:
 
 
 def _compare(model: TaskModel, folder: Path) -> dict[str, Any]:
-    """Runs every reference case through the loaded signatures: full pass, and for decoders token by token."""
+    """Runs every reference case through the loaded signatures: full pass, and for decoders token by
+    token.
+    """
     loaded = tf.saved_model.load(str(folder))
     cases: dict[str, dict[str, Any]] = {}
     for key, value in reference_values(model, None).items():
@@ -113,7 +121,8 @@ def _compare(model: TaskModel, folder: Path) -> dict[str, Any]:
     if not worst <= tolerance:
         name = max(differences, key=lambda key: differences[key])
         raise VerificationError(
-            f"the SavedModel differs from Keras by {worst:.2g} in {name!r}, tolerance {tolerance:.2g}"
+            f"the SavedModel differs from Keras by {worst:.2g} in {name!r}, "
+            f"tolerance {tolerance:.2g}"
         )
     return {"cases": differences, "largest": worst, "tolerance": tolerance}
 
@@ -140,8 +149,11 @@ def _tensors(feeds: dict[str, Any]) -> dict[str, tf.Tensor]:
 def _stepped(
     model: TaskModel, signatures: Any, feeds: dict[str, Any], expected: np.ndarray
 ) -> float:
-    """Largest difference between the full pass and `step` fed half of each row and then single tokens."""
-    step = signatures["step"]
+    """Largest difference between the full pass and `step` fed half of each row and then single
+    tokens.
+    """
+    step, decoder = signatures["step"], model.decoder
+    assert decoder is not None
     constants: dict[str, tf.Tensor] = {}
     ids, mask = feeds["input_ids"], feeds["attention_mask"]
     if model.encoder is not None:
@@ -156,7 +168,7 @@ def _stepped(
     kind = "decoder." if model.encoder is not None else ""
     past = {
         f"past_key_values.{i}.{kind}{part}": tf.zeros(shape)
-        for i in range(len(model.decoder.blocks))
+        for i in range(len(decoder.blocks))
         for part in ("key", "value")
     }
     worst, position = 0.0, 0

@@ -1,6 +1,7 @@
-"""Does an export compute what Keras computes? Asked of the code that ships, before an export reports success."""
+"""Does an export compute what Keras computes? Asked of the code that ships, before an export
+reports success.
+"""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from serve.selfcheck import replay
 from serve.session import Session
 
 
-def replay_bundle(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Replays a bundle's reference values through `serve`, and checks its names and axes; returns the report.
+def replay_bundle(folder: str | Path) -> dict[str, Any]:
+    """Replays a bundle's reference values through `serve`, and checks its names and axes; returns
+    the report.
 
     Raises:
         VerificationError: A name, axis or value is not what it should be.
@@ -30,8 +32,9 @@ def replay_bundle(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return report
 
 
-def compare_bundle(model: Any, folder: str | os.PathLike[str], seed: int = 1) -> dict[str, Any]:
-    """Compares a bundle with a live Keras model, on other inputs than those it carries; returns the report.
+def compare_bundle(model: Any, folder: str | Path, seed: int = 1) -> dict[str, Any]:
+    """Compares a bundle with a live Keras model, on other inputs than those it carries; returns the
+    report.
 
     Raises:
         VerificationError: They do not agree.
@@ -65,6 +68,6 @@ def _check_names(manifest: Manifest) -> None:
         )
         if wrong or set(found) != set(stated):
             raise VerificationError(
-                f"graph {name!r}: tensors {wrong or sorted(set(found) ^ set(stated))} are not as the "
-                "manifest states them"
+                f"graph {name!r}: tensors {wrong or sorted(set(found) ^ set(stated))} are not "
+                "as the manifest states them"
             )

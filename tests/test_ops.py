@@ -6,14 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from tolerances import FLOAT32
+from tolerances import close
 
 from zoo import ops
 from zoo.layers.positions import AlibiBias, RelativeBias, alibi_slopes, rotary_tables, sinusoids
 from zoo.layers.span import Span
-
-CLOSE = {"rtol": 0.0, "atol": FLOAT32["primitive"]}
-KERAS = {"rtol": 0.0, "atol": FLOAT32["keras_layer"]}
 
 
 @pytest.fixture
@@ -33,11 +30,9 @@ def test_linear_is_that_of_dense(rng) -> None:
     dense = keras.layers.Dense(7)
     dense.build((None, 5))
     dense.set_weights([kernel, bias])
-    np.testing.assert_allclose(ops.linear(x, kernel, bias), dense(x), **KERAS)
-    np.testing.assert_allclose(ops.linear(x, kernel), x @ kernel, **CLOSE)
-    np.testing.assert_allclose(
-        ops.linear(x, kernel.T, bias, transpose=True), x @ kernel + bias, **CLOSE
-    )
+    close(ops.linear(x, kernel, bias), dense(x), "keras_layer")
+    close(ops.linear(x, kernel), x @ kernel, "primitive")
+    close(ops.linear(x, kernel.T, bias, transpose=True), x @ kernel + bias, "primitive")
 
 
 def test_embed_is_that_of_embedding(rng) -> None:
@@ -53,11 +48,11 @@ def test_layer_norm_is_that_of_keras(rng) -> None:
     layer = keras.layers.LayerNormalization(epsilon=1e-3)
     layer.build((None, None, 8))
     layer.set_weights([scale, offset])
-    np.testing.assert_allclose(ops.layer_norm(x, scale, offset, 1e-3), layer(x), **KERAS)
+    close(ops.layer_norm(x, scale, offset, 1e-3), layer(x), "keras_layer")
     wide = x.astype("float64")
     centred = wide - wide.mean(-1, keepdims=True)
     expected = centred / np.sqrt(wide.var(-1, keepdims=True) + 1e-3) * scale
-    np.testing.assert_allclose(ops.layer_norm(x, scale, epsilon=1e-3), expected, **CLOSE)
+    close(ops.layer_norm(x, scale, epsilon=1e-3), expected, "primitive")
 
 
 def test_rms_norm_is_that_of_keras(rng) -> None:
@@ -65,19 +60,19 @@ def test_rms_norm_is_that_of_keras(rng) -> None:
     layer = keras.layers.RMSNormalization(epsilon=1e-3)
     layer.build((None, None, 8))
     layer.set_weights([scale])
-    np.testing.assert_allclose(ops.rms_norm(x, scale, 1e-3), layer(x), **KERAS)
+    close(ops.rms_norm(x, scale, 1e-3), layer(x), "keras_layer")
     wide = x.astype("float64")
     expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-3) * scale
-    np.testing.assert_allclose(ops.rms_norm(x, scale, 1e-3), expected, **CLOSE)
+    close(ops.rms_norm(x, scale, 1e-3), expected, "primitive")
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
 def test_adding_norms_return_norm_and_sum(norm, rng) -> None:
     x, update, scale = normal(rng, 2, 3, 8), normal(rng, 2, 3, 8), normal(rng, 8)
     normed, total = getattr(ops, f"add_{norm}")(x, update, scale, epsilon=1e-4)
-    np.testing.assert_allclose(total, x + update, **CLOSE)
+    close(total, x + update, "primitive")
     expected = getattr(ops, norm)(x + update, scale, epsilon=1e-4)
-    np.testing.assert_allclose(normed, expected, **CLOSE)
+    close(normed, expected, "primitive")
 
 
 @pytest.mark.parametrize("norm", [ops.layer_norm, ops.rms_norm])
@@ -101,7 +96,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("name", sorted(ops.ACTIVATIONS))
 def test_activations_are_those_of_keras(name) -> None:
     x = np.linspace(-6, 6, 41, dtype="float32")
-    np.testing.assert_allclose(ops.ACTIVATIONS[name](x), ACTIVATIONS[name](x), **KERAS)
+    close(ops.ACTIVATIONS[name](x), ACTIVATIONS[name](x), "keras_layer")
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -116,7 +111,7 @@ def test_lowered_replaces_and_restores() -> None:
         assert ops.gelu(x) == "outer"
         assert ops.ACTIVATIONS["silu"](x) == "silu"
         assert ops.REFERENCE["gelu"](x).shape == (1, 2)
-    np.testing.assert_allclose(ops.gelu(x), [[0.8413447] * 2], **CLOSE)
+    close(ops.gelu(x), [[0.8413447] * 2], "primitive")
 
 
 def test_lowered_restores_after_an_error() -> None:
@@ -126,9 +121,9 @@ def test_lowered_restores_after_an_error() -> None:
 
 
 def test_lowered_refuses_unknown_names() -> None:
-    with pytest.raises(KeyError, match=r"no primitive is called \['gleu'\].*gelu"):
-        with ops.lowered({"gleu": lambda x: x}):
-            pass
+    unknown = ops.lowered({"gleu": lambda x: x})
+    with pytest.raises(KeyError, match=r"no primitive is called \['gleu'\].*gelu"), unknown:
+        pass
 
 
 def test_every_target_lowers_known_primitives_only() -> None:
@@ -228,7 +223,7 @@ def test_rotary_turns_pairs_as_complex_numbers(interleaved, features, rng) -> No
         head = slice(h * head_dim, (h + 1) * head_dim)
         expected = x[b, s, head].astype("float64")
         expected[:features] = turned(expected[:features], positions[b, s], base, interleaved)
-        np.testing.assert_allclose(found[b, s, head], expected, **CLOSE)
+        close(found[b, s, head], expected, "primitive")
 
 
 # --- attention ------------------------------------------------------------------------------------
@@ -346,7 +341,7 @@ def test_attention_is_the_formula(name) -> None:
     assert present is None
     tokens = mask_of(lengths, 6) == 1
     expected = expected_of(case, query.copy(), key.copy(), value.copy(), lengths)
-    np.testing.assert_allclose(np.asarray(found)[tokens], expected[tokens], **CLOSE)
+    close(np.asarray(found)[tokens], expected[tokens], "primitive")
 
 
 CAUSAL = [name for name, case in CASES.items() if case.get("causal", True)]
@@ -366,14 +361,14 @@ def test_buffer_cache_gives_the_formula(name) -> None:
     new = [x[:, :4] for x in (query, key, value)]
     found, past = ops.attention(*new, span, past=past, **facts_of(case, span))
     tokens = mask == 1
-    np.testing.assert_allclose(np.asarray(found)[tokens], expected[:, :4][tokens], **CLOSE)
+    close(np.asarray(found)[tokens], expected[:, :4][tokens], "primitive")
     rows = np.arange(3)
     for step in range(2):
         at = starts + step
         span = Span(mask_of(list(at + 1), int(at.max()) + 1), 1, True, "buffer")
         new = [x[rows, at][:, None] for x in (query, key, value)]
         found, past = ops.attention(*new, span, past=past, **facts_of(case, span))
-        np.testing.assert_allclose(np.asarray(found)[:, 0], expected[rows, at], **CLOSE)
+        close(np.asarray(found)[:, 0], expected[rows, at], "primitive")
         assert past[0].shape == (3, kv_heads, 9, 8)
         np.testing.assert_array_equal(np.asarray(past[0])[0, :, at[0] + 1 + 2 :], 0.0)
 
@@ -390,7 +385,7 @@ def test_buffer_cache_takes_several_tokens_at_once(name) -> None:
         span = Span(mask_of([filled + chunk] * 3, width), chunk, True, "buffer")
         new = [x[:, filled : filled + chunk] for x in (query, key, value)]
         found, past = ops.attention(*new, span, past=past, **facts_of(case, span))
-        np.testing.assert_allclose(found, expected[:, filled : filled + chunk], **CLOSE)
+        close(found, expected[:, filled : filled + chunk], "primitive")
         filled += chunk
     assert past[0].shape[2] == total + 2
 
@@ -413,7 +408,7 @@ def test_growing_cache_gives_the_formula_whatever_side_is_padded(name) -> None:
         slots = slice(filled, filled + chunk)
         tokens = mask[:, slots] == 1
         wanted = expected[rows, at[:, slots]]
-        np.testing.assert_allclose(np.asarray(found)[tokens], wanted[tokens], **CLOSE)
+        close(np.asarray(found)[tokens], wanted[tokens], "primitive")
         filled += chunk
         assert past[0].shape[2] == filled
 
@@ -429,7 +424,7 @@ def test_attention_to_keys_that_are_ready(rng) -> None:
     assert present is None
     allowed = np.repeat((mask == 1)[:, None, :], 3, axis=1)
     expected = attention_by_loops(query.reshape(2, 3, 2, 8), *memory, allowed, 0.4)
-    np.testing.assert_allclose(found, expected, **CLOSE)
+    close(found, expected, "primitive")
 
 
 def test_attention_dropout_acts_on_the_weights(rng) -> None:
@@ -444,7 +439,7 @@ def test_attention_dropout_acts_on_the_weights(rng) -> None:
     facts = {"num_heads": 2, "num_kv_heads": 2, "scale": 0.35}
     doubled, _ = ops.attention(query, key, value, span, dropout=dropout, **facts)
     plain, _ = ops.attention(query, key, value, span, **facts)
-    np.testing.assert_allclose(doubled, 2 * np.asarray(plain), **CLOSE)
+    close(doubled, 2 * np.asarray(plain), "primitive")
     assert seen[0].shape == (1, 2, 4, 4)
     np.testing.assert_allclose(seen[0].sum(-1), 1.0, atol=1e-6)
 

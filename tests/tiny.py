@@ -1,7 +1,7 @@
-"""Tiny models by name, which together use every fact of a config: a row here gets every test by existing.
+"""Tiny models by name, which together use every fact: a row here gets every test by existing.
 
-Weights are large (`initializer_range`), so that outputs differ where they should, and sizes are odd where the
-architecture allows it, so that no axis can be taken for another.
+Weights are large (`initializer_range`), so that outputs differ where they should, and sizes are odd
+where the architecture allows it, so that no axis can be taken for another.
 """
 
 from collections.abc import Mapping
@@ -189,7 +189,7 @@ GENERATING = named("decoder", "encoder-decoder")
 
 
 def task_of(name: str) -> str:
-    """The task a row is tested with: encoders take turns, so that each task is met by two of them."""
+    """The task a row is tested with: encoders take turns, so that two of them meet each task."""
     kind = architecture(name)
     if kind != "encoder":
         return _TASKS[kind]
@@ -224,7 +224,7 @@ def ragged(lengths: list[int], vocab_size: int = 37, seed: int = 0) -> tuple[Any
 
 
 def inputs(made: zoo.TaskModel, lengths: list[int], seed: int = 0) -> dict[str, Any]:
-    """Inputs of `made` for right-padded rows of `lengths` tokens; the decoder's rows are 3 shorter."""
+    """Inputs for right-padded rows of `lengths` tokens; the decoder's rows are 3 shorter."""
     ids, mask = ragged(lengths, made.config.vocab_size, seed)
     feeds = {"input_ids": ids, "attention_mask": mask}
     rng = np.random.default_rng(seed + 1)

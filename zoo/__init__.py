@@ -1,6 +1,7 @@
 """Keras text models: architectures, tasks, text, data, training, evaluation. Knows nothing of ONNX.
 
-Names are loaded when they are first used, so that `import zoo` is quick and does not start TensorFlow.
+Names are loaded when they are first used, so that `import zoo` is quick and does not start
+TensorFlow.
 """
 
 import importlib

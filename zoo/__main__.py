@@ -1,7 +1,7 @@
 """The command `zoo`: a table of subcommands, each imported only when it is used.
 
-Commands are named by module and attribute, as entry points are, so that this file knows no package but its own and
-`zoo --help` starts neither TensorFlow nor ONNX Runtime.
+Commands are named by module and attribute, as entry points are, so that this file knows no package
+but its own and `zoo --help` starts neither TensorFlow nor ONNX Runtime.
 """
 
 import importlib

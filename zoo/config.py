@@ -46,7 +46,9 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "recipe"
 
 
 def frozen(cls: type[T]) -> type[T]:
-    """Makes `cls` a frozen, validated, keyword-only dataclass whose constructor raises `ConfigError`."""
+    """Makes `cls` a frozen, validated, keyword-only dataclass whose constructor raises
+    `ConfigError`.
+    """
     made = pydantic_dataclass(frozen=True, kw_only=True, config=CONFIG)(cls)
     construct = made.__init__
 

@@ -1,4 +1,6 @@
-"""Generation in Keras, with the explicit cache: the reference that exported graphs are compared with."""
+"""Generation in Keras, with the explicit cache: the reference that exported graphs are compared
+with.
+"""
 
 from typing import Any
 
@@ -59,7 +61,8 @@ def generate(
     capacity = prompt.shape[1] + max_new_tokens
     if capacity > longest:
         raise ConfigError(
-            f"{prompt.shape[1]} prompt and {max_new_tokens} new tokens exceed the model's length of {longest}"
+            f"{prompt.shape[1]} prompt and {max_new_tokens} new tokens exceed the model's length "
+            f"of {longest}"
         )
     step = _compiled(model, "step")
     slots = np.arange(capacity)[None, :]

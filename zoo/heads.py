@@ -13,7 +13,6 @@ from zoo.errors import ConfigError
 from zoo.layers.linear import Embedding, Linear
 from zoo.layers.norm import Norm
 
-
 POOLINGS = ("cls", "mean", "max", "last")
 
 
@@ -24,7 +23,9 @@ def _known(name: str, value: str | None, choices: Iterable[str]) -> str | None:
 
 
 def pool(states: Any, attention_mask: Any, how: str) -> Any:
-    """[B, T, D] -> [B, D]: the first token ("cls"), the mean or maximum over tokens, or the last token."""
+    """[B, T, D] -> [B, D]: the first token ("cls"), the mean or maximum over tokens, or the last
+    token.
+    """
     if how == "cls":
         return states[:, 0]
     if attention_mask is None:
@@ -41,7 +42,8 @@ def pool(states: Any, attention_mask: Any, how: str) -> Any:
 
 
 class LanguageHead(keras.layers.Layer):
-    """Logits over the vocabulary [..., V] from the token embedding, or from a kernel of its own where it is not tied.
+    """Logits over the vocabulary [..., V] from the token embedding, or from a kernel of its own
+    where it is not tied.
 
     With `transform`, the dense layer and norm of BERT's masked-language head, and a bias.
     """
@@ -92,7 +94,9 @@ class LanguageHead(keras.layers.Layer):
 
 
 class ClassifierHead(keras.layers.Layer):
-    """Logits per text (`pooling` given) or per token (None): dropout, optional hidden layer, linear; float32."""
+    """Logits per text (`pooling` given) or per token (None): dropout, optional hidden layer,
+    linear; float32.
+    """
 
     def __init__(
         self,

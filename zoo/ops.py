@@ -1,14 +1,16 @@
-"""The primitives every model is made of, each looked up in one table so that an export can lower it.
+"""The primitives every model is made of, each looked up in one table so that an export can lower
+it.
 
-A primitive is a function on tensors, written once in `keras.ops` (the reference, which trains on any Keras
-backend). While an export traces a model it enters `lowered({...})`; the primitives named there are then computed
-by the export's own functions, which emit the operators of the target runtime. Layers call primitives and never
-know the difference.
+A primitive is a function on tensors, written once in `keras.ops` (the reference, which trains on
+any Keras backend). While an export traces a model it enters `lowered({...})`; the primitives named
+there are then computed by the export's own functions, which emit the operators of the target
+runtime. Layers call primitives and never know the difference.
 """
 
 import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+# A text of one token is no mistake.
+warnings.filterwarnings("ignore", message="You are using a softmax over axis")
 
 REFERENCE: dict[str, Callable[..., Any]] = {}
 _lowered: ContextVar[Mapping[str, Callable[..., Any]]] = ContextVar("lowered", default={})  # noqa: B039
@@ -54,7 +59,9 @@ def constant(name: str, value: np.ndarray) -> Any:
 
 @primitive
 def linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> Any:
-    """The linear map y = x W + b, with x [..., in] and W [in, out], or [out, in] where `transpose` (tied embeddings)."""
+    """The linear map y = x W + b, with x [..., in] and W [in, out], or [out, in] where `transpose`
+    (tied embeddings).
+    """
     if transpose:
         kernel = ops.transpose(kernel)
     y = ops.matmul(x, kernel)
@@ -81,7 +88,7 @@ def _in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 @primitive
 @_in_float32
 def layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) -> Any:
-    """(x - mean) / sqrt(variance + epsilon) * scale + offset over the last axis (Ba et al., 2016)."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, last axis (Ba et al., 2016)."""
     centred = x - ops.mean(x, axis=-1, keepdims=True)
     variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
     y = centred * ops.rsqrt(variance + epsilon) * ops.cast(scale, "float32")
@@ -91,7 +98,7 @@ def layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) ->
 @primitive
 @_in_float32
 def rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> Any:
-    """The norm x / sqrt(mean(x²) + epsilon) * scale over the last axis (Zhang and Sennrich, 2019)."""
+    """The norm x / sqrt(mean(x²) + epsilon) * scale, last axis (Zhang and Sennrich, 2019)."""
     inverse = ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + epsilon)
     return x * inverse * ops.cast(scale, "float32")
 
@@ -192,17 +199,20 @@ def attention(
     softcap: float | None = None,
     dropout: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, tuple[Any, Any] | None]:
-    """Scaled dot-product attention with an explicit key/value cache (Vaswani et al., 2017; Ainslie et al., 2023).
+    """Scaled dot-product attention with an explicit key/value cache (Vaswani et al., 2017; Ainslie
+    et al., 2023).
 
     Args:
         query: [B, S, num_heads * head_dim].
-        key: [B, S, num_kv_heads * head_dim], or keys that are ready: [B, num_kv_heads, T, head_dim].
+        key: [B, S, num_kv_heads * head_dim], or keys that are ready: [B, num_kv_heads, T,
+            head_dim].
         value: As `key`.
         span: `zoo.layers.span.Span`: which positions the call covers and which keys each may see.
         num_heads: Query heads.
         num_kv_heads: Key and value heads; a divisor of `num_heads`.
         scale: Factor on the scores, usually head_dim ** -0.5.
-        past: Cached keys and values [B, num_kv_heads, P, head_dim] each, laid out as `span.cache` says.
+        past: Cached keys and values [B, num_kv_heads, P, head_dim] each, laid out as `span.cache`
+            says.
         angles: (cos, sin) tables of rotary positions, which turn query and key; see `rotary`.
         interleaved: See `rotary`.
         bias: Added to the scores: [B or 1, num_heads, S, T].
@@ -211,7 +221,8 @@ def attention(
         dropout: Applied to the weights while training.
 
     Returns:
-        ([B, S, num_heads * head_dim], (keys, values) as they are to be cached, or None without a cache).
+        ([B, S, num_heads * head_dim], (keys, values) as they are to be cached, or None without a
+        cache).
     """
     batch, length, width = ops.shape(query)
     head_dim = width // num_heads

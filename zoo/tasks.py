@@ -143,11 +143,13 @@ class TaskModel(keras.Model):
 
     Inputs are a dict of integer tensors, outputs a dict of float32 tensors:
 
-    - encoder tasks: `input_ids`, `attention_mask`, `token_type_ids` [B, T] (the latter two optional);
+    - encoder tasks: `input_ids`, `attention_mask`, `token_type_ids` [B, T] (the latter two
+      optional);
     - text-generation: `input_ids`, `attention_mask` [B, T];
     - text2text-generation: `input_ids`, `attention_mask` [B, T], `decoder_input_ids` [B, U].
 
-    `compile()` without arguments takes the task's loss and metrics and AdamW; labels of -100 are not counted.
+    `compile()` without arguments takes the task's loss and metrics and AdamW; labels of -100 are
+    not counted.
 
     Args:
         config: An `EncoderConfig`, `DecoderConfig` or `EncoderDecoderConfig`.
@@ -171,7 +173,8 @@ class TaskModel(keras.Model):
         self.spec = TASKS[task]
         if type(config) is not self.spec.architecture:
             raise ConfigError(
-                f"task {task!r} stands on {self.spec.architecture.__name__}, not on {type(config).__name__}"
+                f"task {task!r} stands on {self.spec.architecture.__name__}, "
+                f"not on {type(config).__name__}"
             )
         if self.spec.needs_labels and not labels:
             raise ConfigError(f"task {task!r} needs labels, the names of its classes")
@@ -180,7 +183,8 @@ class TaskModel(keras.Model):
         unknown = sorted(set(head or {}) - set(self.spec.defaults))
         if unknown:
             raise ConfigError(
-                f"head facts {unknown} are not known to {task!r}: {nearest(unknown[0], self.spec.defaults)}"
+                f"head facts {unknown} are not known to {task!r}: "
+                f"{nearest(unknown[0], self.spec.defaults)}"
             )
         self.config = config
         self.task = task
@@ -253,7 +257,9 @@ class TaskModel(keras.Model):
         return ("input_ids",)
 
     def encode(self, input_ids: Any, attention_mask: Any) -> tuple[Any, list[KeyValue]]:
-        """An encoder-decoder's encoder: (states [B, T, D], each decoder layer's cross-attention keys and values)."""
+        """An encoder-decoder's encoder: (states [B, T, D], each decoder layer's cross-attention
+        keys and values).
+        """
         states, _, _ = self.encoder(input_ids, attention_mask=attention_mask)
         return states, self.decoder.project_memory(states)
 
@@ -276,7 +282,8 @@ class TaskModel(keras.Model):
             cache: "buffer" or "grow".
             memory: An encoder-decoder's cross-attention keys and values, from `encode`.
             memory_mask: The encoder's attention mask.
-            keep: (states, span) -> the states whose logits are wanted; None: each row's last token, [B, 1, V].
+            keep: (states, span) -> the states whose logits are wanted; None: each row's last token,
+                [B, 1, V].
 
         Returns:
             (float32 logits, each layer's present).
@@ -308,7 +315,8 @@ class TaskModel(keras.Model):
     ) -> None:
         """Keras' `compile`; what is left at "auto" is the task's.
 
-        `jit_compile="auto"` means XLA on accelerators only: on a CPU it brings little and compiles for each shape.
+        `jit_compile="auto"` means XLA on accelerators only: on a CPU it brings little and compiles
+        for each shape.
         """
         if loss == "auto":
             if not self.spec.trains:

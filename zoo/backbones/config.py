@@ -1,4 +1,6 @@
-"""What a Transformer is, as facts: one frozen dataclass per architecture. Fields never name a model."""
+"""What a Transformer is, as facts: one frozen dataclass per architecture. Fields never name a
+model.
+"""
 
 from dataclasses import fields
 from typing import Any, Literal
@@ -25,11 +27,12 @@ class TransformerConfig:
         activation: Of the feed-forward layers.
         gated: Feed-forward is (activation(x W1) * x W3) W2 (Shazeer, 2020).
         norm: Layer or root-mean-square norm.
-        norm_position: Before a sub-layer, after its residual sum, or both before and after a sub-layer ("sandwich").
+        norm_position: Before a sub-layer, after its residual sum, or both before and after a sub-
+            layer ("sandwich").
         norm_epsilon: Added to the variance.
         parallel_residual: Attention and feed-forward read the same input and are added together.
-        positions: How order enters: added to the embeddings (learned, sinusoidal), turning queries and keys (rotary),
-            added to the scores (alibi, relative), or not at all.
+        positions: How order enters: added to the embeddings (learned, sinusoidal), turning queries
+            and keys (rotary), added to the scores (alibi, relative), or not at all.
         rotary_base: Base of the rotary wavelengths.
         rotary_fraction: Part of each head that is turned.
         rotary_interleaved: Pairs are neighbouring features, not halves.
@@ -43,7 +46,8 @@ class TransformerConfig:
         logit_softcap: The language model's logits likewise.
         qk_norm: Norm of each query and key head before the positions enter.
         window: Local attention: positions back that are seen (to each side, in an encoder).
-        global_every: With `window`, every n-th layer (the first of them layer 0) sees everything; None: none does.
+        global_every: With `window`, every n-th layer (the first of them layer 0) sees everything;
+            None: none does.
         embedding_norm: A norm follows the embeddings.
         embedding_scale: Factor on the token embeddings; None: 1.
         final_norm: A norm follows the last block; None: unless norm_position is "post".
@@ -109,7 +113,8 @@ class TransformerConfig:
         self._require(
             "head_dim",
             self.head_dim is not None or self.hidden_dim % self.num_heads == 0,
-            f"must be given where hidden_dim ({self.hidden_dim}) is no multiple of num_heads ({self.num_heads})",
+            f"must be given where hidden_dim ({self.hidden_dim}) is no multiple of num_heads "
+            f"({self.num_heads})",
         )
         derive("head_dim", self.hidden_dim // self.num_heads)
         derive("intermediate_dim", 4 * self.hidden_dim)
@@ -135,7 +140,8 @@ class TransformerConfig:
             self._require(
                 "rotary_fraction",
                 self.rotary_dim >= 2 and self.rotary_dim % 2 == 0,
-                f"must turn an even number of each head's {self.head_dim} features, not {self.rotary_dim}",
+                f"must turn an even number of each head's {self.head_dim} features, "
+                f"not {self.rotary_dim}",
             )
         self._require("relative_buckets", self.relative_buckets >= 4, "must be at least 4")
         self._require(

@@ -17,7 +17,9 @@ from zoo.layers.span import CacheLayout, Span
 
 
 class Embeddings(keras.layers.Layer):
-    """Token (scaled), segment and absolute position embeddings, with their norm and dropout: [B, S] -> [B, S, D]."""
+    """Token (scaled), segment and absolute position embeddings, with their norm and dropout: [B, S]
+    -> [B, S, D].
+    """
 
     def __init__(
         self,
@@ -152,7 +154,8 @@ class Stack(keras.layers.Layer):
             training: Whether dropout is on.
 
         Returns:
-            (hidden states [B, S, D], each layer's present, or None without a cache, the span of the call).
+            (hidden states [B, S, D], each layer's present, or None without a cache, the span of the
+            call).
         """
         span = Span(attention_mask, kops.shape(input_ids)[1], self.causal, cache)
         memory_span = None

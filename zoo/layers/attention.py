@@ -1,4 +1,6 @@
-"""Attention: projections around the primitive, for self and cross attention, grouped heads and caches."""
+"""Attention: projections around the primitive, for self and cross attention, grouped heads and
+caches.
+"""
 
 from typing import Any
 
@@ -17,8 +19,8 @@ KeyValue = tuple[Any, Any]  # ([B, kv_heads, T, head_dim], the same)
 class Attention(keras.layers.Layer):
     """Multi-head or grouped-query attention with its four projections.
 
-    Self attention is `call(x, span, ...)`. Cross attention gives `memory`, the other text's keys and values, which
-    `project` computes once from its states [B, T, D].
+    Self attention is `call(x, span, ...)`. Cross attention gives `memory`, the other text's keys
+    and values, which `project` computes once from its states [B, T, D].
 
     Args:
         config: The facts.
@@ -66,7 +68,9 @@ class Attention(keras.layers.Layer):
         return kops.reshape(norm(heads)[0], (batch, length, width))
 
     def project(self, states: Any) -> KeyValue:
-        """Keys and values of `states` [B, T, D], ready to be attended to: [B, kv_heads, T, head_dim] each."""
+        """Keys and values of `states` [B, T, D], ready to be attended to: [B, kv_heads, T,
+        head_dim] each.
+        """
         batch, length, _ = kops.shape(states)
         shape = (batch, length, self.config.num_kv_heads, self.config.head_dim)
         key = self._normalised(self.key(states), self.key_norm)

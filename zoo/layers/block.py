@@ -1,4 +1,6 @@
-"""One Transformer block: attention, optional cross attention and feed-forward around the residual stream."""
+"""One Transformer block: attention, optional cross attention and feed-forward around the residual
+stream.
+"""
 
 from typing import Any
 
@@ -14,8 +16,8 @@ from zoo.layers.span import Span
 class Block(keras.layers.Layer):
     """A block of pre-norm, post-norm, sandwich-norm or parallel form.
 
-    A pre-norm block takes and returns the residual stream with the update that is still to be added to it, so that
-    the sum and the norm that follows are one primitive:
+    A pre-norm block takes and returns the residual stream with the update that is still to be added
+    to it, so that the sum and the norm that follows are one primitive:
 
         pre       normed, x = norm(x + update); update = layer(normed)
         sandwich  the same, with update = post_norm(layer(normed))

@@ -10,7 +10,9 @@ from zoo.layers.linear import Linear
 
 
 class FeedForward(keras.layers.Layer):
-    """Plain: act(x W1) W2. Gated: (act(x Wg) * x W1) W2 (Shazeer, 2020). Shapes: [B, T, D] -> [B, T, D]."""
+    """Plain: act(x W1) W2. Gated: (act(x Wg) * x W1) W2 (Shazeer, 2020). Shapes: [B, T, D] -> [B,
+    T, D].
+    """
 
     def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -34,7 +34,9 @@ class Linear(keras.layers.Layer):
 
 
 class Embedding(keras.layers.Layer):
-    """Rows of a table. Shapes: ids [...] -> [..., D]; table [V, D]. `logits` uses the same table as a head."""
+    """Rows of a table. Shapes: ids [...] -> [..., D]; table [V, D]. `logits` uses the same table as
+    a head.
+    """
 
     def __init__(
         self, size: int, width: int, initializer_range: float = 0.02, **kwargs: Any

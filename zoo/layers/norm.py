@@ -10,7 +10,8 @@ from zoo import ops
 class Norm(keras.layers.Layer):
     """Layer norm (mean and variance, optional offset) or RMS norm (no mean) over the last axis.
 
-    Shapes: [..., D] -> [..., D]. Weights: scale [D], and offset [D] where `use_bias` and kind is "layer".
+    Shapes: [..., D] -> [..., D]. Weights: scale [D], and offset [D] where `use_bias` and kind is
+        "layer".
     """
 
     def __init__(self, kind: str, epsilon: float, use_bias: bool = True, **kwargs: Any) -> None:

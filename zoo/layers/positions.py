@@ -1,4 +1,6 @@
-"""How order enters a Transformer: added to embeddings, turning queries and keys, or added to the scores."""
+"""How order enters a Transformer: added to embeddings, turning queries and keys, or added to the
+scores.
+"""
 
 import math
 from typing import Any
@@ -13,7 +15,9 @@ from zoo.layers.span import Span
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
-    """[length, width] sines in the first half and cosines in the second (Vaswani et al., 2017, as in Marian)."""
+    """[length, width] sines in the first half and cosines in the second (Vaswani et al., 2017, as
+    in Marian).
+    """
     half = (width + 1) // 2
     rates = np.exp(-math.log(10000.0) * np.arange(half) / max(half, 1))
     angles = np.outer(np.arange(length), rates)
@@ -28,7 +32,9 @@ def rotary_tables(length: int, dim: int, base: float) -> tuple[np.ndarray, np.nd
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
-    """[num_heads] slopes of ALiBi (Press et al., 2022): powers of 2^(-8/n), interleaved where n is no power of two."""
+    """[num_heads] slopes of ALiBi (Press et al., 2022): powers of 2^(-8/n), interleaved where n is
+    no power of two.
+    """
 
     def powers(n: int) -> list[float]:
         start = 2.0 ** (-(2.0 ** -(math.log2(n) - 3)))
@@ -55,7 +61,9 @@ class AlibiBias(keras.layers.Layer):
 
 
 class RelativeBias(keras.layers.Layer):
-    """T5's learned bias per bucket of distance and head: [B or 1, num_heads, S, T] (Raffel et al., 2020)."""
+    """T5's learned bias per bucket of distance and head: [B or 1, num_heads, S, T] (Raffel et al.,
+    2020).
+    """
 
     def __init__(
         self, num_heads: int, buckets: int, max_distance: int, bidirectional: bool, **kwargs: Any
@@ -70,7 +78,9 @@ class RelativeBias(keras.layers.Layer):
         self.embedding.build()
 
     def bucket(self, distance: Any) -> Any:
-        """Bucket of each distance (query position less key position): exact when near, logarithmic when far."""
+        """Bucket of each distance (query position less key position): exact when near, logarithmic
+        when far.
+        """
         buckets, first = self.buckets, 0
         if self.bidirectional:
             buckets //= 2

@@ -14,14 +14,17 @@ class Span:
     Three kinds of call:
 
     - no cache: the whole text at once; key j stands at position j.
-    - `cache="buffer"`: past and present are one preallocated buffer. A row's sum of `attention_mask` is its number of
-      valid positions after the call, and its new tokens stand at the end of them, so rows of different lengths may
-      share a step. The first call is right padded.
-    - `cache="grow"`: present is past with the new keys behind it. `attention_mask` says which slots hold a
-      token; a token's position is the number of tokens before it, so padding may be on either side.
+    - `cache="buffer"`: past and present are one preallocated buffer. A row's sum of
+      `attention_mask` is its number of valid positions after the call, and its new tokens stand at
+      the end of them, so rows of different lengths may share a step. The first call is right
+      padded.
+    - `cache="grow"`: present is past with the new keys behind it. `attention_mask` says which slots
+      hold a token; a token's position is the number of tokens before it, so padding may be on
+      either side.
 
     Args:
-        attention_mask: [B, T] with 1 for tokens, T = keys that may be seen. None: all, and then T = S.
+        attention_mask: [B, T] with 1 for tokens, T = keys that may be seen. None: all, and then T =
+            S.
         length: S, the number of new positions of each row.
         causal: Position i sees only positions up to i.
         cache: None, "buffer" or "grow".
@@ -120,7 +123,9 @@ class Span:
         return ops.expand_dims(ops.expand_dims(queries, 1) >= ops.expand_dims(slots, 0), 0)
 
     def update(self, past: Any, new: Any) -> Any:
-        """Writes `new` [B, H, S, D] into the cache `past` [B, H, P, D], as the layout says; returns the present."""
+        """Writes `new` [B, H, S, D] into the cache `past` [B, H, P, D], as the layout says; returns
+        the present.
+        """
         if self.cache == "grow":
             return new if past is None else ops.concatenate([past, new], axis=2)
         if past is None:  # a first call begins its buffer: room for `total` positions

@@ -84,10 +84,17 @@ def _variables(model: Any, metrics: bool) -> dict[str, Any]:
     if metrics:
         groups["metrics"] = model.metrics_variables
     return {
-        f"{group}/{index:04d}/{variable.path}": variable
+        f"{group}/{index:04d}/{_lasting_name(group, variable.path)}": variable
         for group, members in groups.items()
         for index, variable in enumerate(members)
     }
+
+
+def _lasting_name(group: str, path: str) -> str:
+    """Returns what does not depend on how many optimizers and seeds the process made before."""
+    if group == "model" and "seed_generator" not in path:
+        return path
+    return path.rpartition("/")[2]
 
 
 def _value(variable: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["Run"]
 
 RECIPE, CONFIG, WEIGHTS = "recipe.yaml", "config.json", "model.weights.h5"
 METRICS, HISTORY, CURVES = "metrics.json", "history.csv", "curves.png"
+_REDRAW_SECONDS = 30
 
 
 class Run:
@@ -29,6 +31,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._drawn = time.monotonic()
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
@@ -123,7 +126,7 @@ class Run:
         self.write(RECIPE, dump_recipe(recipe))
 
     def write_history(self, progress: Progress) -> None:
-        """Writes history.csv and curves.png anew."""
+        """Writes history.csv anew, and curves.png when it is old or the run is finished."""
         from zoo.training.curves import draw_curves
 
         names = list(dict.fromkeys(name for row in progress.history for name in row))
@@ -135,6 +138,9 @@ class Run:
                 table.writerows(progress.history)
 
         replace_file(self.folder / HISTORY, write)
+        if not progress.finished and time.monotonic() - self._drawn < _REDRAW_SECONDS:
+            return
+        self._drawn = time.monotonic()
         title = f"{self.recipe.name} · {self.recipe.task}"
         replace_file(self.folder / CURVES, lambda path: draw_curves(progress, path, title))
 
