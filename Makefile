@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)
 
 demo: $(STAMP)  ## Train dates, plot, evaluate, export, verify and answer; at most 7 minutes on 2 cores.
-	$(BIN)/python -m benchmarks.demo --out $(DEMO)
+	$(BIN)/python examples/demo.py --out $(DEMO)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,4 +1,4 @@
-"""`to_onnx`: a Keras model becomes a bundle that `serve` answers from, verified before it appears."""
+"""`to_onnx`: a Keras model becomes a bundle that `serve` answers from, verified first."""
 
 import importlib.metadata
 import json

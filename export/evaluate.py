@@ -104,7 +104,7 @@ def _texts(manifest: Manifest, batch_size: int, options: SessionOptions | None) 
 
 
 def _likelihoods(manifest: Manifest, batch_size: int, options: SessionOptions | None) -> Predictor:
-    """Scores texts in the windows that `zoo.evaluation` uses, so that the figures may be compared."""
+    """Scores texts in the windows of `zoo.evaluation`, so that figures may be compared."""
     generator = Generator(manifest, options)
     tokenizer = Tokenizer.load(manifest.folder)
 

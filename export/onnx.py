@@ -118,7 +118,8 @@ def _to_onnx(
     if function.captured_inputs:
         raise ExportError(
             f"the model uses {len(function.captured_inputs)} tensors that are no weights of it, "
-            f"such as {function.captured_inputs[0].name!r}: create them with add_weight or zoo.ops.constant"
+            f"such as {function.captured_inputs[0].name!r}: create them with add_weight or "
+            "zoo.ops.constant"
         )
     outputs = [function.structured_outputs[tensor.name] for tensor in graph.outputs]
     inputs = [tensor.name for tensor in function.inputs]

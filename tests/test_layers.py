@@ -241,7 +241,7 @@ def test_heads_refuse_unknown_facts() -> None:
         ClassifierHead(config(), 2, pooling="man")
     with pytest.raises(zoo.ConfigError, match="pooling = 'first'"):
         EmbeddingHead("first")
-    with pytest.raises(zoo.ConfigError, match="hidden_activation = 'gelo'.*'gelu'"):
+    with pytest.raises(zoo.ConfigError, match=r"hidden_activation = 'gelo'.*'gelu'"):
         ClassifierHead(config(), 2, hidden_activation="gelo")
 
 
