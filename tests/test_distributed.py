@@ -37,7 +37,7 @@ def one_device(folder, data):
     return run, *read_state(run.folder / "checkpoints" / "last" / "state.npz")
 
 
-def start(folder, data, name, arguments=(), tf_config="", out=None, **training):
+def start(folder, data, name, arguments=(), tf_config="{}", out=None, **training):
     path = folder / f"{name}.json"
     path.write_text(json.dumps(mapping(data, **training)), encoding="utf-8")
     weights = folder / f"{name}.npz"
