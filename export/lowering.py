@@ -228,7 +228,7 @@ def _group_query_attention(
     if facts["softcap"] is not None:
         attributes["softcap"] = facts["softcap"]
     cache = (query.dtype.name, _static(past_key))
-    inputs = [query, key, value, past_key, past_value, span.lengths - 1, span.total, cos, sin]
+    inputs = [query, key, value, past_key, past_value, span.newest, span.total, cos, sin]
     if facts["bias"] is not None:
         inputs += [None, tf.cast(facts["bias"], query.dtype)]
     mixed, present_key, present_value = emit(

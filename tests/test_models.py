@@ -1,6 +1,7 @@
 """Every tiny model through the life of a Keras model: build, call, train, save, load."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,12 @@ def outputs(model: zoo.TaskModel, feeds: dict[str, Any]) -> dict[str, np.ndarray
 
 
 def compiled(name: str, **given: Any) -> tuple[zoo.TaskModel, dict[str, Any], Any]:
-    """A compiled model with inputs and labels; the embedding tasks get a loss, having none."""
+    """A compiled model with inputs and labels; the embedding tasks get a loss, having none.
+
+    It runs eagerly: to trace AdamW's update of forty weights takes ten times longer than to do it.
+    """
     model = tiny.model(name)
+    given = {"run_eagerly": True, **given}
     if not model.spec.trains:
         given = {"loss": "mse", "metrics": None, **given}
     model.compile(**given)
@@ -61,29 +66,18 @@ def test_a_task_model_is_a_layer_of_a_functional_model() -> None:
 
 @pytest.mark.parametrize("name", tiny.named())
 def test_a_padded_row_gives_what_it_gives_alone(name) -> None:
+    """Alone it has no padding, so its mask may be left out."""
     model = tiny.model(name)
     feeds = tiny.inputs(model, LENGTHS)
     together = outputs(model, feeds)
-    for row, length in enumerate(LENGTHS):
+    for row, length in enumerate(LENGTHS[:3]):
         alone = {key: value[row : row + 1] for key, value in feeds.items()}
         for key in set(alone) - {"decoder_input_ids"}:
             alone[key] = alone[key][:, :length]
+        del alone["attention_mask"]
         for key, value in outputs(model, alone).items():
-            close(
-                together[key][row : row + 1, ..., : value.shape[-1]][:, : value.shape[1]],
-                value,
-                "padding",
-            )
-
-
-@pytest.mark.parametrize("name", tiny.named())
-def test_a_mask_of_ones_may_be_left_out(name) -> None:
-    model = tiny.model(name)
-    feeds = tiny.inputs(model, [5, 5])
-    full = outputs(model, feeds)
-    del feeds["attention_mask"]
-    for key, value in outputs(model, feeds).items():
-        close(value, full[key], "padding")
+            places = tuple(slice(size) for size in value.shape[1:])
+            close(together[key][row : row + 1, *places], value, "padding")
 
 
 def test_missing_inputs_are_named() -> None:
@@ -95,7 +89,7 @@ def test_missing_inputs_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", tiny.named())
-def test_a_compiled_step_trains_every_weight(name) -> None:
+def test_a_step_trains_every_weight_and_is_saved(name, tmp_path: Path) -> None:
     model, feeds, y = compiled(name)
     before = model.get_weights()
     history = model.fit(feeds, y, batch_size=len(LENGTHS), epochs=1, verbose=0).history
@@ -103,14 +97,34 @@ def test_a_compiled_step_trains_every_weight(name) -> None:
     if model.spec.trains:
         kept = "accuracy" if len(model.spec.outputs) == 1 else "start_logits_accuracy"
         assert 0.0 <= history[kept][0] <= 1.0
-    after = model.get_weights()
     still = {
         weight.path
-        for weight, old, new in zip(model.weights, before, after, strict=True)
+        for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True)
         if np.array_equal(old, new)
     }
-    # Softmax does not see what all its keys share, and pre-norm RMS blocks may leave it exactly 0.
-    assert not {path for path in still if "key/bias" not in path}
+    assert not still
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert (again.config, again.task, again.labels) == (model.config, model.task, model.labels)
+    assert [w.path for w in again.weights] == [w.path for w in model.weights]
+    assert_same_outputs(again, model, feeds)
+    assert type(again.optimizer) is type(model.optimizer)
+    assert int(again.optimizer.iterations) == 1
+    for found, expected in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["encoder/grouped", "encoder-decoder/learned-unshared"])
+def test_a_saved_model_goes_on_where_it_stopped(name, tmp_path: Path) -> None:
+    model, feeds, y = compiled(name)
+    model.train_on_batch(feeds, y)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for _ in range(2):
+        losses = [m.train_on_batch(feeds, y, return_dict=True) for m in (model, again)]
+        assert losses[0] == losses[1]
+    assert_same_outputs(again, model, feeds)
 
 
 @pytest.mark.parametrize("task", sorted(task for task in TASKS if TASKS[task].trains))
@@ -204,7 +218,7 @@ def test_compile_takes_what_it_is_given() -> None:
     assert set(history) == {"loss", "sparse_categorical_accuracy"}
 
 
-JITTED = ["encoder/relative", "decoder/rotary-grouped-gated", "encoder-decoder/rotary-grouped"]
+JITTED = ["encoder/relative", "decoder/rotary-grouped-gated"]
 
 
 @pytest.mark.parametrize("name", JITTED)
@@ -212,7 +226,10 @@ def test_xla_trains_as_well(name) -> None:
     results = []
     for jit_compile in (False, True):
         model, feeds, y = compiled(
-            name, optimizer=keras.optimizers.SGD(0.01), jit_compile=jit_compile
+            name,
+            optimizer=keras.optimizers.SGD(0.01),
+            jit_compile=jit_compile,
+            run_eagerly=False,
         )
         loss = model.train_on_batch(feeds, y, return_dict=True)["loss"]
         results.append((loss, model.get_weights()))
@@ -238,11 +255,9 @@ def test_accumulated_gradients_are_those_of_one_batch(name) -> None:
         close(found, expected, "accumulation")
 
 
-HALVES = ["encoder/qk-norm-rms", "decoder/sandwich-softcaps", "encoder-decoder/learned-unshared"]
-
-
-@pytest.mark.parametrize("name", tiny.named())
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), zip(tiny.named(), itertools.cycle(["bfloat16", "float16"]), strict=False)
+)
 def test_mixed_precision_is_near_float32(name, dtype) -> None:
     plain = tiny.model(name)
     model = tiny.model(name, dtype=f"mixed_{dtype}")
@@ -260,20 +275,26 @@ def test_mixed_precision_is_near_float32(name, dtype) -> None:
         close(value / scale, known / scale, "outputs", dtype)
 
 
-@pytest.mark.parametrize("name", HALVES)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+HALVES = [
+    ("encoder/segments-postnorm", "bfloat16"),
+    ("decoder/sandwich-softcaps", "float16"),
+    ("encoder-decoder/learned-unshared", "float16"),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), HALVES)
 def test_mixed_precision_trains(name, dtype) -> None:
     model = tiny.model(name, dtype=f"mixed_{dtype}")
-    model.compile() if model.spec.trains else model.compile(loss="mse", metrics=None)
+    model.compile(run_eagerly=True)
     feeds = tiny.inputs(model, LENGTHS)
     y = tiny.targets(model, feeds)
     before = model.get_weights()
-    losses = model.fit(feeds, y, batch_size=4, epochs=3, verbose=0).history["loss"]
+    losses = model.fit(feeds, y, batch_size=4, epochs=2, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (dtype == "float16")
-    moved = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert all(np.isfinite(w).all() for w in model.get_weights())
+    moved = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)
 
 
@@ -291,31 +312,9 @@ def test_config_survives_json(name) -> None:
     config = tiny.CONFIGS[name]
     again = config_from_mapping(json.loads(json.dumps(config_to_mapping(config))))
     assert again == config
-    model = tiny.model(name)
-    copy = zoo.TaskModel.from_config(json.loads(json.dumps(model.get_config())))
-    assert (copy.config, copy.task, copy.labels) == (model.config, model.task, model.labels)
-    assert [w.path for w in copy.weights] == [w.path for w in model.weights]
-    assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]
 
 
-@pytest.mark.parametrize("name", tiny.named())
-def test_a_saved_model_goes_on_where_it_stopped(name, tmp_path: Path) -> None:
-    model, feeds, y = compiled(name)
-    model.train_on_batch(feeds, y)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.config == model.config
-    assert again.labels == model.labels
-    assert_same_outputs(again, model, feeds)
-    assert int(again.optimizer.iterations) == 1
-    for found, expected in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(found, expected)
-    losses = [m.train_on_batch(feeds, y, return_dict=True)["loss"] for m in (model, again)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    assert_same_outputs(again, model, feeds)
-
-
-@pytest.mark.parametrize("name", tiny.named())
+@pytest.mark.parametrize("name", ["encoder/segments-postnorm", *tiny.named("encoder-decoder")])
 def test_weights_are_loaded_into_another_model(name, tmp_path: Path) -> None:
     model, other = tiny.model(name), tiny.model(name, seed=8)
     feeds = tiny.inputs(model, LENGTHS)

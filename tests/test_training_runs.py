@@ -220,3 +220,28 @@ def test_command_trains_with_early_stopping(data, tmp_path):
     run = zoo.Run.load(tmp_path / "run")
     assert run.recipe.training.epochs == 5
     assert [row["round"] for row in run.history] == [1, 2]
+
+
+def test_interrupted_command_says_how_to_go_on(data, tmp_path, monkeypatch):
+    path = tmp_path / "words.yaml"
+    path.write_text(dump(worker.recipe_mapping(data)), encoding="utf-8")
+
+    def stop(recipe, out, resume, quiet):
+        raise InterruptedTrainingError("Stopped by SIGINT after update 3 of 12.")
+
+    monkeypatch.setattr("zoo.training.trainer.train", stop)
+    out = tmp_path / "my run"
+    arguments = [str(path), "--out", str(out), "--set", "training.epochs=3"]
+    result = CliRunner().invoke(train_command, arguments)
+    assert result.exit_code == 130
+    assert "Stopped by SIGINT after update 3" in result.output
+    assert f"zoo train {path} --set training.epochs=3 --out '{out}' --resume" in result.output
+
+
+def test_evaluation_settings_reach_the_metrics(run, data, folder):
+    mapping = to_mapping(run.recipe)
+    mapping["evaluation"] |= {"metrics": ["f1"], "group": None, "limit": 3}
+    again = zoo.Run(run.folder)
+    again.__dict__["recipe"] = recipe_from_mapping(mapping)
+    examples = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    assert set(evaluate_run(again, examples)) == {"count", "f1"}

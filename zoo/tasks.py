@@ -235,7 +235,10 @@ class TaskModel(keras.Model):
         if self.task == "text2text-generation":
             memory = self.decoder.project_memory(states)
             states, _, _ = self.decoder(
-                inputs["decoder_input_ids"], memory=memory, memory_mask=mask, training=training
+                inputs["decoder_input_ids"],
+                memory=memory,
+                memory_attention_mask=mask,
+                training=training,
             )
             return {"logits": self.head(states)}
         if self.task == "fill-mask":
@@ -293,7 +296,7 @@ class TaskModel(keras.Model):
             attention_mask=attention_mask,
             past=past,
             memory=memory,
-            memory_mask=memory_mask,
+            memory_attention_mask=memory_mask,
             cache=cache,
         )
         states = (keep or last_states)(states, span)

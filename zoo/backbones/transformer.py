@@ -137,7 +137,7 @@ class Stack(keras.layers.Layer):
         token_type_ids: Any = None,
         past: Sequence[KeyValue] | None = None,
         memory: Sequence[KeyValue] | None = None,
-        memory_mask: Any = None,
+        memory_attention_mask: Any = None,
         cache: CacheLayout | None = None,
         training: bool | None = None,
     ) -> tuple[Any, list[KeyValue] | None, Span]:
@@ -149,7 +149,7 @@ class Stack(keras.layers.Layer):
             token_type_ids: [B, S] segments.
             past: Each layer's cached keys and values.
             memory: Each layer's cross-attention keys and values.
-            memory_mask: [B, T of the encoder].
+            memory_attention_mask: [B, T of the encoder]. (Keras would fill a `memory_mask` itself.)
             cache: The cache's layout; None: no cache.
             training: Whether dropout is on.
 
@@ -160,7 +160,8 @@ class Stack(keras.layers.Layer):
         span = Span(attention_mask, kops.shape(input_ids)[1], self.causal, cache)
         memory_span = None
         if memory is not None:
-            memory_span = Span(memory_mask, kops.shape(memory[0][0])[2], causal=False)
+            length = kops.shape(memory[0][0])[2]
+            memory_span = Span(memory_attention_mask, length, causal=False)
         angles = None
         if self.config.positions == "rotary":
             cos, sin = rotary_tables(self.length, self.config.rotary_dim, self.config.rotary_base)

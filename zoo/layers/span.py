@@ -57,6 +57,11 @@ class Span:
         return ops.sum(self.mask, axis=1)
 
     @cached_property
+    def newest(self) -> Any:
+        """[B] position of each row's newest token."""
+        return self.lengths - 1
+
+    @cached_property
     def positions(self) -> Any:
         """[B or 1, S] position of each new token."""
         steps = ops.expand_dims(ops.arange(self.length, dtype="int32"), 0)
@@ -85,7 +90,7 @@ class Span:
         if self.attention_mask is None:
             return ops.zeros_like(self.positions[:, 0]) + (self.length - 1)
         if self.cache == "buffer":
-            return ops.clip(self.lengths - 1, 0, self.length - 1)
+            return ops.clip(self.newest, 0, self.length - 1)
         new = self.mask[:, self.total - self.length :]
         steps = ops.expand_dims(ops.arange(self.length, dtype="int32"), 0)
         return ops.max(new * steps, axis=1)

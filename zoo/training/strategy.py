@@ -35,6 +35,9 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 def make_strategy(kind: str) -> tf.distribute.Strategy:
     """Returns the strategy that a recipe names.
 
+    Replicas train as one device does on the whole batch, but for dropout: its seed is the same on
+    all of them, so each draws one mask for its own rows.
+
     Args:
         kind: "auto" (all GPUs mirrored where there are several, else one device), "cpu",
             "mirrored" (all GPUs, or all logical CPUs where there is no GPU), or "multi_worker"

@@ -59,12 +59,13 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False, quiet: bool = F
     training = recipe.training
     strategy = make_strategy(training.strategy)  # first: workers are joined before the runtime
     _check_combination(recipe, strategy.num_replicas_in_sync)
-    resumes = _check_folder(run, recipe, resume)
+    chief = is_chief(strategy)
+    # Other workers do not look whether the folder is new: the chief may be writing it already.
+    resumes = _check_folder(run, recipe, resume) if chief or resume else False
     if resumes and (run.folder / METRICS).is_file():
         return Run.load(out)
     keras.utils.set_random_seed(training.seed)
     parts = prepare(recipe, run.tokenizer if resumes else None)
-    chief = is_chief(strategy)
     if chief and not resumes:
         run.begin(recipe, parts.config, parts.labels, parts.tokenizer)
     with _precision(training.precision):
@@ -179,7 +180,7 @@ def _fit(
             jit_compile=training.jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
-    progress, state = _restore(run, model) if resumes else (Progress(), {})
+    progress, state = _restore(run, model, chief) if resumes else (Progress(), {})
     _check_data(run, parts, chief and not resumes)
     if progress.finished:
         return progress
@@ -224,11 +225,11 @@ def _losses(model: Any, training: TrainingRecipe) -> dict[str, keras.losses.Loss
     return {name: TokenCrossentropy(training.label_smoothing) for name in model.spec.outputs}
 
 
-def _restore(run: Run, model: Any) -> tuple[Progress, dict[str, Any]]:
+def _restore(run: Run, model: Any, chief: bool) -> tuple[Progress, dict[str, Any]]:
     """Sets the model's state from the last checkpoint, if the run came that far."""
     checkpoints = run.folder / "checkpoints"
-    for leftover in checkpoints.glob("*/.*"):
-        leftover.unlink(missing_ok=True)
+    for leftover in checkpoints.glob("*/.*") if chief else ():
+        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
     path = checkpoints / "last" / "state.npz"
     if not path.is_file():
         log.warning("%s has no checkpoint yet: training begins anew.", run.folder)
