@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.errors import ExportError
+from zoo.quiet import start_tensorflow
 
 
 def _open_run(folder: Path) -> Any:
@@ -50,7 +51,8 @@ def export(
     trained = _open_run(run)
     if trained is None:
         raise ExportError(f"{run} is a bundle already; give the folder of a run")
-    from export import to_onnx, to_saved_model  # starts TensorFlow
+    start_tensorflow()
+    from export import to_onnx, to_saved_model
 
     console = Console(stderr=True)
     started = time.perf_counter()
@@ -125,6 +127,7 @@ def evaluate(
         raise ExportError(f"there is no example in {data or f'the {split} split'}")
     group = group or (recipe.evaluation.group if recipe and data is None else None)
     started = time.perf_counter()
+    start_tensorflow()
     if trained is not None:
         from zoo.evaluation import evaluate as measure
         from zoo.evaluation.prediction import predict_run

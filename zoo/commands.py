@@ -37,6 +37,9 @@ def train(
     recipe = load_recipe(config, overrides)  # before TensorFlow: mistakes are told at once
     out = out or Path("runs") / recipe.name
 
+    from zoo.quiet import start_tensorflow
+
+    start_tensorflow()
     from zoo.training.display import metrics_table, training_line
     from zoo.training.trainer import InterruptedTrainingError
     from zoo.training.trainer import train as train_recipe
