@@ -126,17 +126,18 @@ def evaluate(
     if not examples:
         raise ExportError(f"there is no example in {data or f'the {split} split'}")
     group = group or (recipe.evaluation.group if recipe and data is None else None)
-    started = time.perf_counter()
     start_tensorflow()
     if trained is not None:
         from zoo.evaluation import evaluate as measure
         from zoo.evaluation.prediction import predict_run
 
+        started = time.perf_counter()
         predictions = predict_run(trained, examples)
         result = measure(recipe.task, predictions, examples, group)
     else:
         from export.evaluate import evaluate_bundle
 
+        started = time.perf_counter()
         result = evaluate_bundle(manifest, examples, group=group)
     result["seconds"] = round(time.perf_counter() - started, 3)
     columns = {folder.name: result}
@@ -172,7 +173,7 @@ def _examples(recipe: Any, data: Path | None, split: str) -> list[dict[str, Any]
         raise ExportError("the bundle does not say what it was trained on: give --data FILE")
     from zoo.training.build import load_examples
 
-    return load_examples(recipe.data, recipe.training.seed)[split]
+    return load_examples(recipe.data, recipe.training.seed, [split])[split]
 
 
 def _baseline(recipe: Any, data: Path | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ QUIET = "3"
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow; where silence is asked for, what its import writes is shown on failure only.
+    """Imports TensorFlow; where silence is asked for, what it writes is shown on failure only.
 
     The lines come from native code, so the file descriptor itself is turned away for that moment.
     """

@@ -54,8 +54,10 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     return Parts(examples, labels, tokenizer, config, hash_examples(examples))
 
 
-def load_examples(data: DataRecipe, seed: int = 0) -> dict[str, list[Example]]:
-    """Returns the examples of each split; validation and test may be empty.
+def load_examples(
+    data: DataRecipe, seed: int = 0, splits: Sequence[str] = SPLITS
+) -> dict[str, list[Example]]:
+    """Returns the examples of the `splits`; validation and test may be empty.
 
     Raises:
         DataError: There is nothing to train on, or a file is not as described.
@@ -64,7 +66,7 @@ def load_examples(data: DataRecipe, seed: int = 0) -> dict[str, list[Example]]:
     if data.source is not None:
         from zoo.data.sources import build
 
-        examples = {split: build(data.source, split, seed, **data.options) for split in SPLITS}
+        examples = {split: build(data.source, split, seed, **data.options) for split in splits}
     else:
         examples = {split: _read(data, getattr(data, split)) for split in SPLITS}
         if not data.validation and data.validation_fraction:
@@ -72,10 +74,10 @@ def load_examples(data: DataRecipe, seed: int = 0) -> dict[str, list[Example]]:
 
             train, held_out = split_examples(examples["train"], data.validation_fraction)
             examples |= {"train": train, "validation": held_out}
-    if not examples["train"]:
+    if not examples.get("train", True):
         raise DataError(f"No training example in {data.source or data.train}.")
     limits = data.limit if isinstance(data.limit, dict) else dict.fromkeys(SPLITS, data.limit)
-    return {split: members[: limits.get(split)] for split, members in examples.items()}
+    return {split: examples[split][: limits.get(split)] for split in splits}
 
 
 def _read(data: DataRecipe, path: str | None) -> list[Example]:
