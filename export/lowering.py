@@ -201,7 +201,15 @@ def _attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any
         and (span.cache is None)
     ):
         return _multi_head_attention(query, key, value, span, **facts)
+    if cached:  # the reference needs room for the new tokens, the operator makes it
+        facts["past"] = tuple(_with_room(part, span.total) for part in facts["past"])
     return ops.REFERENCE["attention"](query, key, value, span, **facts)
+
+
+def _with_room(cache: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """A cache [B, H, P, D] for at least `positions`: a first call may come with an empty one."""
+    missing = tf.maximum(positions - tf.shape(cache)[2], 0)
+    return tf.pad(cache, [[0, 0], [0, 0], [0, missing], [0, 0]])
 
 
 def _group_query_attention(

@@ -6,7 +6,9 @@ initializers that lie in one external file, each once, under the path of its Ker
 """
 
 import contextlib
+import hashlib
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 from onnx import TensorProto, numpy_helper
-from tf2onnx import optimizer, tf_loader, tfonnx
+from tf2onnx import optimizer, tf_loader, tfonnx, utils
 from tf2onnx.optimizer.back_to_back_optimizer import BackToBackOptimizer
 from tf2onnx.optimizer.const_fold_optimizer import ConstFoldOptimizer
 from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
@@ -45,6 +47,10 @@ TIDY_OPTIMIZERS = {
 """For graphs of plain operators, which repeat their shape arithmetic in every layer."""
 
 ADVICE = "Write the layer with the primitives of zoo.ops, or add a lowering in export/lowering.py"
+
+
+_CONVERTING = threading.Lock()
+"""tf2onnx counts names and logs problems in one place for all."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,8 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
     token = lowering.constants.set({})
     try:
         function = tf.function(traced, input_signature=signature, autograph=False)
-        with _strict_conversion():
+        with _CONVERTING, _strict_conversion():
+            utils.INTERNAL_NAME = 0  # else a graph's names depend on the graphs before it
             proto = _to_onnx(function.get_concrete_function(), graph, opset, optimizers)
     finally:
         lowering.constants.reset(token)
@@ -140,7 +147,6 @@ def _to_onnx(
             continue_on_error=True,
             opset=opset,
             custom_op_handlers={"PyFunc": (lowering.convert_placeholder, [])},
-            extra_opset=[onnx.helper.make_opsetid(lowering.MICROSOFT, 1)],
             input_names=inputs,
             output_names=names,
             tensors_to_rename=rename,
@@ -270,8 +276,10 @@ def _finish(proto: onnx.ModelProto, graph: Graph) -> None:
     for name, default in graph.defaults.items():
         proto.graph.initializer.append(numpy_helper.from_array(np.asarray(default), name))
     del proto.graph.value_info[:]
-    used = {entry.domain for entry in proto.graph.node} | {""}
-    imports = [entry for entry in proto.opset_import if entry.domain in used]
+    # tf2onnx is not told of Microsoft's domain: it would take operators from there for itself.
+    imports = [entry for entry in proto.opset_import if not entry.domain]
+    if any(node.domain == lowering.MICROSOFT for node in proto.graph.node):
+        imports.append(onnx.helper.make_opsetid(lowering.MICROSOFT, 1))
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     proto.producer_name, proto.producer_version, proto.doc_string = "keras-text-zoo", "", ""
@@ -322,7 +330,8 @@ def write_graph(
     for tensor in proto.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if array.nbytes >= SMALL:
-            _point(tensor, *weights.add(f"{tensor.name}", array))
+            # By content, as two graphs may name different tables alike.
+            _point(tensor, *weights.add(hashlib.sha256(array.tobytes()).hexdigest(), array))
     for name, variable in sorted(converted.weights.items()):
         array = keras.ops.convert_to_numpy(variable)
         tensor = TensorProto(name=name, data_type=_onnx_type(array), dims=array.shape)

@@ -45,3 +45,13 @@ def test_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make (\w[\w-]*)", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_the_recipe_of_the_documents_is_one():
+    from zoo.training.load import recipe_from_mapping
+    from zoo.training.yaml_text import parse
+
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    recipe = recipe_from_mapping(parse(text, "recipes.md"), "recipes.md")
+    assert recipe.task == "text-classification"

@@ -15,6 +15,9 @@ FLOAT32 = {
     "padding": 2e-5,  # measured 0: a padded row against the row alone
     "loss": 2e-5,  # measured 0: losses against numpy in float64
     "jit": 1e-4,  # measured 0: loss and weights after a step, compiled by XLA or not
+    "onnxruntime_bundle": 2e-4,  # measured 0: graphs for ONNX Runtime against Keras
+    "portable_bundle": 2e-4,  # measured 0: graphs of ONNX' own operators against Keras
+    "saved_model": 1e-4,  # measured 0: signatures of a SavedModel against Keras
     "accumulation": 2e-5,  # measured 0: weights after accumulated gradients against one batch
     "recipe_accumulation": 5e-6,  # measured 1.2e-7: 6 updates in 2 or 4 parts against whole
     "replica_weights": 3e-5,  # measured 3e-6: weights on 2 replicas or workers against one device

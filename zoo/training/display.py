@@ -103,6 +103,7 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
     splits = {name: metrics[name] for name in ("validation", "test") if name in metrics}
     names = dict.fromkeys(name for values in splits.values() for name in values)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.min_width = len(title)
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")
