@@ -7,7 +7,7 @@ DEMO := runs/demo
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow check bench clean install
+.PHONY: demo test check bench clean install
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,10 +22,7 @@ demo: $(STAMP)  ## Train dates, plot, evaluate, export, verify and answer; at mo
 	$(BIN)/python examples/demo.py --out $(DEMO)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -79,6 +79,8 @@ def to_onnx(
         raise ExportError(f"target = {target!r}: expected one of {sorted(TARGETS)}")
     if opset not in OPSETS:
         raise ExportError(f"opset = {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
+    if max_new_tokens < 1:
+        raise ExportError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
     say = progress or (lambda text: None)
     model = prepared(model)
     tokenizer = tokenizer_of(model, tokenizer)

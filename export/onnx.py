@@ -35,14 +35,29 @@ WEIGHTS_FILE = "model.onnx.data"
 SMALL = 1024
 """Tensors of fewer bytes stay in the graph's own file: shapes and scalars, which runtimes fold."""
 
+
+def _in_order(base: type) -> type:
+    """tf2onnx' optimiser `base`, which meets the nodes in the order of their names.
+
+    Left alone it meets them in the order of their addresses, and the graph is another each time.
+    """
+
+    class Ordered(base):
+        def _optimize(self, graph: Any) -> Any:
+            graph.reset_nodes(sorted(graph.get_nodes(), key=lambda node: node.name))
+            return super()._optimize(graph)
+
+    return Ordered
+
+
 OPTIMIZERS = {
-    "fold_constants": ConstFoldOptimizer,
-    "remove_identity": IdentityOptimizer,
+    "fold_constants": _in_order(ConstFoldOptimizer),
+    "remove_identity": _in_order(IdentityOptimizer),
 }
 TIDY_OPTIMIZERS = {
     **OPTIMIZERS,
-    "merge_duplication": MergeDuplicatedNodesOptimizer,
-    "remove_back_to_back": BackToBackOptimizer,
+    "merge_duplication": _in_order(MergeDuplicatedNodesOptimizer),
+    "remove_back_to_back": _in_order(BackToBackOptimizer),
 }
 """For graphs of plain operators, which repeat their shape arithmetic in every layer."""
 
@@ -123,10 +138,12 @@ def _to_onnx(
     The others cost two thirds of the time and undo what the lowering emits; runtimes do their own.
     """
     if function.captured_inputs:
+        names = [v.name for v in function.graph.variables] or [
+            tensor.name for tensor in function.graph.internal_captures
+        ]
         raise ExportError(
             f"the model uses {len(function.captured_inputs)} tensors that are no weights of it, "
-            f"such as {function.captured_inputs[0].name!r}: create them with add_weight or "
-            "zoo.ops.constant"
+            f"such as {names[0]!r}: create them with add_weight or zoo.ops.constant"
         )
     outputs = [function.structured_outputs[tensor.name] for tensor in graph.outputs]
     inputs = [tensor.name for tensor in function.inputs]

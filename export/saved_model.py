@@ -47,9 +47,10 @@ def to_saved_model(
 ) -> dict[str, Any]:
     """Exports a model as a SavedModel; `tf.saved_model.load` reads it without this project.
 
-    Inputs and outputs bear the names that the ONNX graphs have, ids are int64; `step` returns the
-    logits of all its positions. The tokenizer and the config lie in `assets.extra/`, with what
-    verification measured.
+    Inputs and outputs bear the names that the ONNX graphs have, but for the dots in the names of
+    inputs, which TensorFlow turns to underscores (in Python it takes both). Ids are int64; `step`
+    returns the logits of all its positions. The tokenizer and the config lie in `assets.extra/`,
+    with what verification measured.
 
     Args:
         model: A `zoo.TaskModel`.

@@ -1,6 +1,7 @@
 """Every tiny model through the life of a Keras model: build, call, train, save, load."""
 
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -19,6 +20,10 @@ from zoo.tasks import TASKS
 LENGTHS = [7, 4, 1, 5]
 
 
+model_of = functools.cache(tiny.model)
+"""For tests that leave the model as it is."""
+
+
 def outputs(model: zoo.TaskModel, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in model(feeds, training=False).items()}
 
@@ -26,10 +31,11 @@ def outputs(model: zoo.TaskModel, feeds: dict[str, Any]) -> dict[str, np.ndarray
 def compiled(name: str, **given: Any) -> tuple[zoo.TaskModel, dict[str, Any], Any]:
     """A compiled model with inputs and labels; the embedding tasks get a loss, having none.
 
-    It runs eagerly: to trace AdamW's update of forty weights takes ten times longer than to do it.
+    It runs eagerly, and with a small optimizer: to trace AdamW's update of forty weights takes ten
+    times longer than to do it. `test_every_task_learns_its_batch` traces.
     """
     model = tiny.model(name)
-    given = {"run_eagerly": True, **given}
+    given = {"run_eagerly": True, "optimizer": keras.optimizers.SGD(0.1, momentum=0.9), **given}
     if not model.spec.trains:
         given = {"loss": "mse", "metrics": None, **given}
     model.compile(**given)
@@ -42,7 +48,7 @@ def compiled(name: str, **given: Any) -> tuple[zoo.TaskModel, dict[str, Any], An
 
 @pytest.mark.parametrize("name", tiny.named())
 def test_eager_and_symbolic_calls_agree_on_shapes(name) -> None:
-    model = tiny.model(name)
+    model = model_of(name)
     feeds = tiny.inputs(model, LENGTHS)
     found = outputs(model, feeds)
     assert list(found) == list(model.spec.outputs)
@@ -67,7 +73,7 @@ def test_a_task_model_is_a_layer_of_a_functional_model() -> None:
 @pytest.mark.parametrize("name", tiny.named())
 def test_a_padded_row_gives_what_it_gives_alone(name) -> None:
     """Alone it has no padding, so its mask may be left out."""
-    model = tiny.model(name)
+    model = model_of(name)
     feeds = tiny.inputs(model, LENGTHS)
     together = outputs(model, feeds)
     for row, length in enumerate(LENGTHS[:3]):
@@ -102,7 +108,11 @@ def test_a_step_trains_every_weight_and_is_saved(name, tmp_path: Path) -> None:
         for weight, old, new in zip(model.weights, before, model.get_weights(), strict=True)
         if np.array_equal(old, new)
     }
-    assert not still
+    # Softmax does not see what all keys share, nor what all positions of an answer share.
+    shared = ["key/bias", "key_norm/offset"]
+    if model.task == "question-answering":
+        shared.append("head/logits/bias")
+    assert not {path for path in still if not path.endswith(tuple(shared))}
 
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -117,7 +127,7 @@ def test_a_step_trains_every_weight_and_is_saved(name, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["encoder/grouped", "encoder-decoder/learned-unshared"])
 def test_a_saved_model_goes_on_where_it_stopped(name, tmp_path: Path) -> None:
-    model, feeds, y = compiled(name)
+    model, feeds, y = compiled(name, optimizer="auto")
     model.train_on_batch(feeds, y)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -219,7 +229,7 @@ def test_compile_takes_what_it_is_given() -> None:
     assert set(history) == {"loss", "sparse_categorical_accuracy"}
 
 
-JITTED = ["encoder/relative", "decoder/rotary-grouped-gated"]
+JITTED = ["encoder/relative", "decoder/small-heads"]
 
 
 @pytest.mark.parametrize("name", JITTED)
@@ -261,7 +271,7 @@ def test_accumulated_gradients_are_those_of_one_batch(name) -> None:
     ("name", "dtype"), zip(tiny.named(), itertools.cycle(["bfloat16", "float16"]), strict=False)
 )
 def test_mixed_precision_is_near_float32(name, dtype) -> None:
-    plain = tiny.model(name)
+    plain = model_of(name)
     model = tiny.model(name, dtype=f"mixed_{dtype}")
     model.set_weights(plain.get_weights())
     assert {w.dtype for w in model.weights} == {"float32"}

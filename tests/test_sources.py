@@ -41,6 +41,8 @@ def test_a_size_may_differ_by_split():
     assert len(sources.build("dates", "validation", size=size)) == dates.SIZES["validation"]
     with pytest.raises(DataError, match="split is 'dev'"):
         sources.build("dates", "train", size={"dev": 3})
+    with pytest.raises(DataError, match="size is 'many'"):
+        sources.build("dates", "train", size="many")
 
 
 def test_splits_hold_about_their_share_and_do_not_move():

@@ -18,7 +18,7 @@ LABELS = ("first", "second", "third")
 SMALL: Mapping[str, Any] = {
     "vocab_size": 37,
     "hidden_dim": 24,
-    "num_layers": 2,
+    "num_layers": 1,
     "num_heads": 3,
     "head_dim": 8,
     "intermediate_dim": 35,
@@ -29,8 +29,14 @@ SMALL: Mapping[str, Any] = {
 }
 
 ENCODERS: dict[str, dict[str, Any]] = {
-    "segments-postnorm": {"norm_position": "post", "token_types": 2, "embedding_norm": True},
+    "segments-postnorm": {
+        "num_layers": 2,
+        "norm_position": "post",
+        "token_types": 2,
+        "embedding_norm": True,
+    },
     "rotary-gated-rms": {
+        "num_layers": 2,
         "positions": "rotary",
         "gated": True,
         "activation": "silu",
@@ -39,6 +45,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "projection_bias": False,
     },
     "local-and-global": {
+        "num_layers": 2,
         "positions": "rotary",
         "rotary_base": 100.0,
         "window": 3,
@@ -53,7 +60,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "activation": "relu",
         "attention_scale": 1.0,
     },
-    "alibi": {"positions": "alibi", "activation": "gelu_tanh"},
+    "alibi": {"num_layers": 2, "positions": "alibi", "activation": "gelu_tanh"},
     "sinusoidal": {
         "positions": "sinusoidal",
         "norm_position": "post",
@@ -69,8 +76,9 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 
 DECODERS: dict[str, dict[str, Any]] = {
-    "learned-gelu-tanh": {"activation": "gelu_tanh"},
+    "learned-gelu-tanh": {"num_layers": 2, "activation": "gelu_tanh"},
     "rotary-grouped-gated": {
+        "num_layers": 2,
         "positions": "rotary",
         "num_heads": 4,
         "num_kv_heads": 2,
@@ -91,6 +99,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "sliding-window": {"positions": "rotary", "head_dim": 16, "window": 4, "norm": "rms"},
     "sandwich-softcaps": {
+        "num_layers": 2,
         "norm_position": "sandwich",
         "norm": "rms",
         "attention_softcap": 3.0,
@@ -106,7 +115,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "odd-heads": {"head_dim": 6, "num_heads": 4, "num_kv_heads": 2, "positions": "rotary"},
     "small-heads": {"head_dim": 8, "positions": "rotary", "num_kv_heads": 1},
     "untied": {"tie_embeddings": False, "positions": "sinusoidal"},
-    "postnorm": {"norm_position": "post", "activation": "relu"},
+    "postnorm": {"num_layers": 2, "norm_position": "post", "activation": "relu"},
     "relative-scaled": {
         "positions": "relative",
         "relative_buckets": 6,
@@ -119,6 +128,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 ENCODER_DECODERS: dict[str, dict[str, Any]] = {
     "sinusoidal-postnorm": {
+        "num_layers": 2,
         "positions": "sinusoidal",
         "norm_position": "post",
         "activation": "relu",
@@ -142,7 +152,6 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
         "norm_position": "post",
         "embedding_norm": True,
         "share_embeddings": False,
-        "num_layers": 1,
         "num_decoder_layers": 2,
         "decoder_start_token_id": 3,
     },

@@ -52,8 +52,8 @@ def size_of(size: int | Mapping[str, int] | None, split: str, default: Mapping[s
             check_split(name)
         size = size.get(split)
     size = default[split] if size is None else size
-    if size < 1:
-        raise DataError(f"size is {size}, expected at least 1")
+    if not isinstance(size, int) or size < 1:
+        raise DataError(f"size is {size!r}, expected a whole number of at least 1")
     return size
 
 

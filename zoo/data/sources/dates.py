@@ -185,11 +185,14 @@ def _writer(locale: str) -> _Writer:
         for name in ("yMd", "yMEd", "yMMMd", "yMMMEd")
     }
     order = _order(lengths["short"])
+    # Where the year comes first it is written in full, unless CLDR itself writes two digits: what
+    # 03.04.05 means in Lithuania is anybody's guess.
+    years = ("{y}", "{yy}") if order != "ymd" or "{yy}" in lengths["short"] else ("{y}",)
     numeric = []
     for first, second, end in _SEPARATORS:
         for parts in (("{d}", "{M}"), ("{dd}", "{MM}")):
             by_letter = dict(zip("dm", parts, strict=True))
-            for year in ("{y}", "{yy}"):
+            for year in years:
                 a, b, c = (by_letter.get(letter, year) for letter in order)
                 numeric.append(a + first + b + second + c + end)
     templates = {name: (template,) for name, template in lengths.items()}
