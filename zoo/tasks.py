@@ -336,11 +336,11 @@ class TaskModel(keras.Model):
         super().compile(
             optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=jit_compile, **kwargs
         )
+        self.optimizer.build(self.trainable_variables)  # else the first step is traced twice
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Restores what `compile` was given when the model was saved."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def _named(self, y: Any) -> Any:
         """Labels by output name, as the losses are."""

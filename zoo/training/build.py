@@ -49,7 +49,7 @@ def prepare(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Parts:
     examples = load_examples(recipe.data, recipe.training.seed)
     labels = find_labels(recipe.task, examples["train"])
     if labels is not None and len(labels) < 2:
-        raise DataError(f"The training examples have one label, {labels}: there is nothing to learn.")
+        raise DataError(f"The training examples have one label, {labels}: nothing to learn.")
     if tokenizer is None:
         tokenizer = train_tokenizer(recipe, examples["train"])
     config = model_config(recipe, tokenizer)
