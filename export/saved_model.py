@@ -2,9 +2,11 @@
 TensorFlow alone.
 """
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +79,25 @@ def to_saved_model(
         module.weights = [variable.value for variable in model.weights]
         signatures = {name: _signature(graph) for name, graph in signatures_of(model).items()}
         say("writing the SavedModel")
-        tf.saved_model.save(module, str(folder), signatures=signatures)
+        with _no_word_of_names():
+            tf.saved_model.save(module, str(folder), signatures=signatures)
         if verify:
             say("verifying")
             report = _compare(model, folder)
         _write_extra(model, tokenizer, folder / EXTRA, report)
     return report
+
+
+@contextlib.contextmanager
+def _no_word_of_names() -> Iterator[None]:
+    """TensorFlow warns of each dot that it turns into an underscore; the docstring has said so."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _signature(graph: Graph) -> Any:
