@@ -106,6 +106,16 @@ def test_no_locale_writes_year_day_month_in_numbers():
             assert dates._order(template) in orders, (locale, template)
 
 
+def test_two_digits_of_a_year_come_first_only_where_cldr_writes_them():
+    short = {}
+    for locale in dates.LOCALES:
+        templates = dates._writer(locale).templates
+        short[locale] = any(
+            t.startswith("{yy}") for t in (*templates["numeric"], *templates["short"])
+        )
+    assert {locale for locale, found in short.items() if found} == {"ko"}
+
+
 def test_all_locales_styles_digits_and_tags_occur(sample):
     train = sample["train"]
     assert len(dates.LOCALES) >= 40
