@@ -2,15 +2,21 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 
 from zoo.errors import DataError
+from zoo.text import kinds, slow
+from zoo.text.json_file import read_json, write_atomically
 
+CHAT_TEMPLATE = "chat_template.jinja"
+# Says nothing, or only about files that are not kept.
+UNKEPT = ("auto_map", "name_or_path", "tokenizer_file", "vocab_file", "special_tokens_map_file")
+# Classes of `transformers` that do not read tokenizer.json.
+PYTHON_ONLY = ("MarianTokenizer", "M2M100Tokenizer")
 ROLES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
 # Where no configuration names them: the spellings in use, per role.
 KNOWN = {
@@ -24,106 +30,103 @@ KNOWN = {
 }
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, `{}` when there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
-    return value
-
-
 def load_backend(path: str | os.PathLike[str]) -> tuple[Tokenizer, dict[str, Any]]:
     """The library's tokenizer and its configuration.
 
-    A folder may hold `tokenizer.json`, or `vocab.txt` (BERT), or `vocab.json` and `merges.txt`
-    (GPT-2, RoBERTa).
+    A folder may hold `tokenizer.json`, or older files that are turned into one (see
+    `zoo.text.slow`): `vocab.txt`, `vocab.json` with `merges.txt`, a SentencePiece `.model`, or
+    Marian's `source.spm` with `vocab.json`.
 
     Raises:
-        DataError: when nothing of the kind is there or it cannot be read.
+        DataError: when nothing of the kind is there, it cannot be read or is not supported.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    config = read_json(folder / "special_tokens_map.json")
-    config |= read_json(folder / "tokenizer_config.json")
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected a tokenizer.json or its folder")
+    config = read_config(folder)
+    model = read_json(folder / "config.json")
+    file = path if path.is_file() else folder / "tokenizer.json"
     try:
-        if path.is_file() and path.suffix == ".json":
-            return Tokenizer.from_file(str(path)), config
-        if (folder / "tokenizer.json").is_file() and path.is_dir():
-            return Tokenizer.from_file(str(folder / "tokenizer.json")), config
-        if path.is_file() and path.suffix == ".txt":
-            return _bert(path, config), config
-        if (folder / "vocab.txt").is_file():
-            return _bert(folder / "vocab.txt", config), config
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return _gpt2(folder), config
+        if file.suffix == ".json" and file.is_file():
+            backend = Tokenizer.from_file(str(file))
+            return backend, _completed(backend, config, model)
+        return slow.convert(folder, config, model, path if path.is_file() else None)
     except DataError:
         raise
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"{path}: the tokenizer cannot be read ({error})") from error
-    raise DataError(
-        f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, "
-        "or vocab.json with merges.txt"
-    )
 
 
-def _bert(path: Path, config: Mapping[str, Any]) -> Tokenizer:
-    vocab = {line: i for i, line in enumerate(path.read_text(encoding="utf-8").split("\n")) if line}
-    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocab]
-    if missing:
-        raise DataError(f"{path}: {', '.join(missing)} missing; expected a BERT vocabulary")
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    # Cased vocabularies are the ones with capital letters of their own.
-    cased = any(token.isalpha() and token != token.lower() for token in vocab)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
-        strip_accents=config.get("strip_accents"),
-        lowercase=config.get("do_lower_case", not cased),
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    special = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in vocab]
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"])
-    )
-    return tokenizer
+def read_config(folder: Path) -> dict[str, Any]:
+    """`tokenizer_config.json`, with what only its older companions say."""
+    config = {
+        key: value
+        for key, value in read_json(folder / "tokenizer_config.json").items()
+        if key not in UNKEPT
+    }
+    for key, value in read_json(folder / "special_tokens_map.json").items():
+        if config.get(key) is None:
+            config[key] = value
+    template = folder / CHAT_TEMPLATE
+    if template.is_file():
+        config["chat_template"] = template.read_text(encoding="utf-8")
+    return config
 
 
-def _gpt2(folder: Path) -> Tokenizer:
-    model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    vocab = tokenizer.get_vocab()
-    known = [token for tokens in KNOWN.values() for token in tokens if token in vocab]
-    tokenizer.add_special_tokens(known)
-    if "<s>" in vocab and "</s>" in vocab:
-        tokenizer.post_processor = processors.RobertaProcessing(
-            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), add_prefix_space=False
-        )
-    else:
-        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    return tokenizer
+def _completed(
+    backend: Tokenizer, config: dict[str, Any], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Add what `tokenizer.json` leaves to the class: tokens behind the vocabulary, roles."""
+    for number, token in (config.get("added_tokens_decoder") or {}).items():
+        if backend.token_to_id(slow.content(token)) is None:
+            backend.add_tokens([slow.added_token(token)])
+            if backend.token_to_id(slow.content(token)) != int(number):
+                raise DataError(
+                    f"added_tokens_decoder gives {slow.content(token)!r} the id {number}, but "
+                    f"tokenizer.json ends at {backend.get_vocab_size() - 2}"
+                )
+    named = slow.configured(config)
+    new = {token for token in named.values() if backend.token_to_id(token) is None}
+    backend.add_special_tokens([token for token in named.values() if token in new])
+    kind = kinds.find(kinds.class_name(config, model), model.get("model_type"))
+    if kind is not None:
+        for role, token in kind.tokens.items():
+            if f"{role}_token" not in config and backend.token_to_id(token) is not None:
+                config[f"{role}_token"] = token
+        config.setdefault("model_input_names", slow.input_names(kind))
+    return config
+
+
+def write(folder: Path, backend: str, config: Mapping[str, Any], added: Mapping[int, Any]) -> None:
+    """Write a tokenizer's files, each whole or not at all, for `transformers` too to load.
+
+    Args:
+        folder: where to.
+        backend: the text of `tokenizer.json`.
+        config: what goes into `tokenizer_config.json`.
+        added: id to token, of those that `tokenizer.json` adds to its vocabulary.
+    """
+    config = dict(config)
+    name = str(config.get("tokenizer_class") or "").removesuffix("Fast")
+    if name in kinds.GENERIC or name in PYTHON_ONLY:
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config["added_tokens_decoder"] = {
+        str(number): {
+            "content": token.content,
+            "lstrip": token.lstrip,
+            "normalized": token.normalized,
+            "rstrip": token.rstrip,
+            "single_word": token.single_word,
+            "special": token.special,
+        }
+        for number, token in sorted(added.items())
+    }
+    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / "tokenizer.json", backend)
+    write_atomically(folder / "tokenizer_config.json", text)
+    if isinstance(config.get("chat_template"), str):
+        write_atomically(folder / CHAT_TEMPLATE, config["chat_template"])
 
 
 def role_tokens(backend: Tokenizer, config: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The tokenizer of the zoo: one class over the Hugging Face `tokenizers` library."""
 
 import difflib
-import json
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -137,24 +136,21 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
-        """Read a `tokenizer.json` or its folder (see `zoo.text.files.load_backend`)."""
+        """Read a `tokenizer.json`, an older file, or a folder (see `zoo.text.files`)."""
         return cls(*files.load_backend(path))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all."""
+        """Write `tokenizer.json` and `tokenizer_config.json` (see `zoo.text.files.write`)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = self._config | {f"{k}_token": token for k, token in self.special_tokens.items()}
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
         config.setdefault("clean_up_tokenization_spaces", False)
         config.setdefault("padding_side", "right")
         if self.model_max_length is not None:
             config["model_max_length"] = self.model_max_length
-        text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         with self._lock:
             backend = self.backend.to_str(pretty=True)
-        files.write_atomically(folder / "tokenizer.json", backend)
-        files.write_atomically(folder / "tokenizer_config.json", text)
+        files.write(folder, backend, config, self.backend.get_added_tokens_decoder())
 
     # Facts
 
