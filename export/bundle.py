@@ -190,12 +190,12 @@ def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
 
 
 def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
-    if model.decoder is None:
+    if not model.generates:
         return None
     config: Any = model.config
     return CacheSpec(
         layout=CACHES[target],
-        num_layers=len(model.decoder.blocks),
+        num_layers=len(model.decoder.layers),
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         max_length=model.decoder.length,
@@ -203,12 +203,14 @@ def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
 
 
 def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
-    if model.decoder is None:
+    if not model.generates:
         return None
     config = model.config
     return GenerationSpec(
         bos_token_id=config.bos_token_id,
-        eos_token_id=[] if config.eos_token_id is None else [config.eos_token_id],
+        eos_token_id=[
+            token for token in (config.eos_token_id, *config.stop_token_ids) if token is not None
+        ],
         pad_token_id=config.pad_token_id,
         decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
         max_new_tokens=min(max_new_tokens, model.decoder.length),

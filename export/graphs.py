@@ -8,7 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from export.errors import ExportError
 from zoo.layers.span import CacheLayout
 from zoo.tasks import TaskModel
 
@@ -98,7 +97,7 @@ def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor
     axes = (BATCH, config.num_kv_heads, length, config.head_dim)
     return [
         Tensor(f"{prefix}.{i}.{kind}{part}", "float32", axes)
-        for i in range(len(decoder.blocks))
+        for i in range(len(decoder.layers))
         for part in ("key", "value")
     ]
 
@@ -169,10 +168,8 @@ def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
 
 def onnx_graphs(model: TaskModel, cache: CacheLayout) -> list[Graph]:
     """The graphs of an ONNX bundle."""
-    if model.architecture == "encoder":
+    if not model.generates:
         return [forward_graph(model)]
     if model.architecture == "decoder":
         return [step_graph(model, cache)]
-    if model.architecture == "encoder-decoder":
-        return [encode_graph(model), step_graph(model, cache)]
-    raise ExportError(f"no graphs are known for the architecture {model.architecture!r}")
+    return [encode_graph(model), step_graph(model, cache)]

@@ -131,12 +131,35 @@ def _rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> tf.Tensor:
     return tf.convert_to_tensor(scale) * (x / tf.sqrt(mean + epsilon))
 
 
+def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf.Tensor:
+    """Each expert computes the tokens that chose it, found by where their shares are not 0."""
+    width = x.shape[-1]
+    rows, shares = tf.reshape(x, [-1, width]), tf.reshape(shares, [-1, shares.shape[-1]])
+    gate, up, down = (tf.unstack(tf.convert_to_tensor(kernel)) for kernel in kernels)
+    total = tf.zeros_like(rows)
+    for e in range(len(gate)):
+        share = shares[:, e]
+        chosen = tf.where(share > 0)  # (N, 1)
+        mine = tf.gather_nd(rows, chosen)
+        inner_gate, inner_up = tf.matmul(mine, gate[e]), tf.matmul(mine, up[e])
+        if biases is not None:
+            inner_gate = inner_gate + tf.convert_to_tensor(biases[0])[e]
+            inner_up = inner_up + tf.convert_to_tensor(biases[1])[e]
+        y = tf.matmul(combine(inner_gate, inner_up), down[e])
+        if biases is not None:
+            y = y + tf.convert_to_tensor(biases[2])[e]
+        y = y * tf.gather_nd(share, chosen)[:, None]
+        total = tf.tensor_scatter_nd_add(total, chosen, y)
+    return tf.reshape(total, tf.shape(x))
+
+
 PORTABLE: dict[str, Callable[..., Any]] = {
     "constant": _constant,
     "linear": _linear,
     "embed": _embed,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
+    "experts": _experts,
 }
 """Standard operators of opset 17 and later, for any runtime."""
 
@@ -197,6 +220,7 @@ def _attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any
     if (
         not span.causal
         and facts["softcap"] is None
+        and facts["sinks"] is None
         and facts["num_kv_heads"] == facts["num_heads"]
         and (span.cache is None)
     ):
@@ -239,6 +263,8 @@ def _group_query_attention(
     inputs = [query, key, value, past_key, past_value, span.newest, span.total, cos, sin]
     if facts["bias"] is not None:
         inputs += [None, tf.cast(facts["bias"], query.dtype)]
+    if facts["sinks"] is not None:
+        inputs += [None] * (11 - len(inputs)) + [tf.convert_to_tensor(facts["sinks"])]
     mixed, present_key, present_value = emit(
         "GroupQueryAttention",
         inputs,
@@ -275,6 +301,7 @@ ONNXRUNTIME: dict[str, Callable[..., Any]] = {
     "linear": _fused_linear,
     "gelu": _activation("Gelu"),
     "gelu_tanh": _activation("FastGelu"),
+    "gelu_sigmoid": _activation("QuickGelu", alpha=1.702),
     "silu": _activation("QuickGelu", alpha=1.0),
     "add_layer_norm": _add_layer_norm,
     "add_rms_norm": _add_rms_norm,

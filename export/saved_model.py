@@ -31,7 +31,7 @@ def signatures_of(model: TaskModel) -> dict[str, Graph]:
     have an encoder.
     """
     graphs = {"serving_default": forward_graph(model)}
-    if model.decoder is not None:
+    if model.generates:
         graphs["step"] = step_graph(model, "grow")
         if model.encoder is not None:
             graphs["encode"] = encode_graph(model)
@@ -129,7 +129,7 @@ def _compare(model: TaskModel, folder: Path) -> dict[str, Any]:
         found = loaded.signatures["serving_default"](**_tensors(feeds))
         for name, value in expected.items():
             differences[f"{case} {name}"] = difference(np.asarray(found[name]), value)
-        if model.decoder is not None:
+        if model.generates:
             gap = _stepped(model, loaded.signatures, feeds, expected["logits"])
             differences[f"{case} steps"] = gap
     worst = max(differences.values())
@@ -184,7 +184,7 @@ def _stepped(
     kind = "decoder." if model.encoder is not None else ""
     past = {
         f"past_key_values.{i}.{kind}{part}": tf.zeros(shape)
-        for i in range(len(decoder.blocks))
+        for i in range(len(decoder.layers))
         for part in ("key", "value")
     }
     worst, position = 0.0, 0

@@ -132,9 +132,10 @@ def test_generation_stops_when_all_rows_have_ended() -> None:
     name = "decoder/untied"
     ids, _ = tiny.ragged([4])
     free = model_of(name).generate(ids, max_new_tokens=NEW)[0].tolist()
-    model = altered(name, eos_token_id=free[2])
     end = free.index(free[2]) + 1
-    assert model.generate(ids, max_new_tokens=NEW)[0].tolist() == free[:end]
+    for facts in ({"eos_token_id": free[2]}, {"stop_token_ids": (free[2],)}):
+        found = altered(name, **facts).generate(ids, max_new_tokens=NEW)
+        assert found[0].tolist() == free[:end]
 
 
 def test_the_longest_text_is_the_configs() -> None:

@@ -152,7 +152,7 @@ def test_qk_norm_norms_each_head(kind) -> None:
         if kind == "layer":
             heads = heads - heads.mean(-1, keepdims=True)
         heads = heads / np.sqrt((heads**2).mean(-1, keepdims=True) + 1e-5)
-        heads = heads * w[f"{name}_norm/scale"] + w.get(f"{name}_norm/offset", 0.0)
+        heads = heads * w[f"{name}_norm/norm/scale"] + w.get(f"{name}_norm/norm/offset", 0.0)
         return heads.reshape(2, 4, WIDTH)
 
     span = Span(None, 4, causal=False)
@@ -203,7 +203,7 @@ def test_blocks_add_up_as_their_form_says(form, cross) -> None:
 
 
 def test_a_window_is_that_of_its_layer() -> None:
-    facts = config(window=3, global_every=3, num_layers=7)
+    facts = config(window=3, global_layers=(0, 3, 6), num_layers=7)
     windows = [block.attention.window for block in stack(facts).blocks]
     assert windows == [None, 3, 3, None, 3, 3, None]
     assert [config(window=3).layer_window(i) for i in range(3)] == [3, 3, 3]
@@ -353,7 +353,9 @@ def test_configs_of_the_table_use_every_fact() -> None:
     assert untouched == {
         "norm_epsilon",
         "attention_dropout",  # by test_models, which trains with it
+        "token_dropout",  # likewise
         "pad_token_id",
         "bos_token_id",
         "eos_token_id",  # by test_generation
+        "stop_token_ids",  # likewise
     }

@@ -109,7 +109,7 @@ def test_a_step_trains_every_weight_and_is_saved(name, tmp_path: Path) -> None:
         if np.array_equal(old, new)
     }
     # Softmax does not see what all keys share, nor what all positions of an answer share.
-    shared = ["key/bias", "key_norm/offset"]
+    shared = ["key/bias", "key_norm/norm/offset"]
     if model.task == "question-answering":
         shared.append("head/logits/bias")
     assert not {path for path in still if not path.endswith(tuple(shared))}
@@ -140,7 +140,7 @@ def test_a_saved_model_goes_on_where_it_stopped(name, tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", sorted(task for task in TASKS if TASKS[task].trains))
 def test_every_task_learns_its_batch(task) -> None:
     kinds = {zoo.EncoderConfig: "encoder/relative", zoo.DecoderConfig: "decoder/untied"}
-    name = kinds.get(TASKS[task].architecture, "encoder-decoder/relative-rms")
+    name = kinds.get(TASKS[task].architectures[0], "encoder-decoder/relative-rms")
     model = tiny.model(name, task)
     model.compile(optimizer=keras.optimizers.AdamW(0.01))
     model.optimizer.build(model.trainable_variables)  # within fit, it would be traced twice
@@ -208,7 +208,9 @@ def test_sample_weights_weigh_rows() -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    facts = dataclasses.replace(tiny.CONFIGS["encoder/alibi"], dropout=0.5, attention_dropout=0.5)
+    facts = dataclasses.replace(
+        tiny.CONFIGS["encoder/alibi"], dropout=0.5, attention_dropout=0.5, token_dropout=0.5
+    )
     model = zoo.TaskModel(facts, "fill-mask")
     feeds = tiny.inputs(model, [5, 5])
     first, second = (np.asarray(model(feeds, training=True)["logits"]) for _ in range(2))
@@ -382,13 +384,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"relative_buckets": 3}, "relative_buckets = 3: it must be at least 4"),
     ({"relative_max_distance": 16}, r"relative_max_distance = 16.*relative_buckets \(32\)"),
     ({"window": 0}, "window = 0: it must be positive"),
-    ({"global_every": 2}, "global_every = 2: it needs window"),
-    ({"window": 3, "global_every": 1}, "global_every = 1: it needs window, and must be above 1"),
+    ({"global_layers": (1,)}, r"global_layers = \(1,\): it needs window"),
+    ({"window": 3, "global_layers": (4,)}, r"global_layers = \(4,\): it must name layers from 0"),
+    ({"unturned_layers": (-1,)}, r"unturned_layers = \(-1,\): it must name layers from 0 to 3"),
+    ({"shared_blocks": 5}, r"shared_blocks = 5: it must be between 1 and num_layers \(4\)"),
+    ({"shared_norm": True}, "shared_norm = True: it needs parallel_residual"),
+    ({"first_norm": False, "norm_position": "post"}, "first_norm = False: it can only be left out"),
+    ({"norm_unit_offset": True}, 'norm_unit_offset = True: it needs norm="rms"'),
+    ({"num_experts": 4}, "num_experts = 4: it needs gated=True"),
+    ({"num_experts": 2, "experts_per_token": 3}, "experts_per_token = 3: it must be between 1"),
+    ({"local_rotary_base": 9.0}, 'local_rotary_base = 9.0: it needs positions="rotary"'),
+    ({"rotary_scaling": {"kind": "yarn"}}, "'yarn' needs original_length"),
     ({"attention_softcap": 0}, "attention_softcap = 0.0: it must be positive"),
     ({"logit_softcap": -1}, "logit_softcap = -1.0: it must be positive"),
     ({"attention_scale": 0}, "attention_scale = 0.0: it must be positive"),
     ({"dropout": 1.0}, r"dropout = 1.0: it must be in \[0, 1\)"),
     ({"attention_dropout": -0.1}, "attention_dropout = -0.1"),
+    ({"token_dropout": 1.0}, "token_dropout = 1.0"),
+    ({"ngram_lengths": (1,)}, r"ngram_lengths = \(1,\): it must be above 1"),
+    ({"ngram_buckets": 70000}, "ngram_buckets = 70000: it must be 1 to 65536"),
     ({"pad_token_id": 50}, r"pad_token_id = 50: it must be an id below vocab_size \(50\)"),
     ({"bos_token_id": 50}, "bos_token_id = 50"),
     ({"eos_token_id": -1}, "eos_token_id = -1"),

@@ -9,7 +9,7 @@ import pytest
 from tolerances import close
 
 from zoo import ops
-from zoo.layers.positions import AlibiBias, RelativeBias, alibi_slopes, rotary_tables, sinusoids
+from zoo.layers.positions import AlibiBias, RelativeBias, alibi_slopes, rotary_rates, sinusoids
 from zoo.layers.span import Span
 
 
@@ -87,7 +87,9 @@ def test_norms_compute_in_float32(norm) -> None:
 ACTIVATIONS = {
     "gelu": lambda x: keras.activations.gelu(x, approximate=False),
     "gelu_tanh": lambda x: keras.activations.gelu(x, approximate=True),
+    "gelu_sigmoid": lambda x: x / (1 + np.exp(-1.702 * x)),
     "relu": keras.activations.relu,
+    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
     "silu": keras.activations.silu,
     "tanh": keras.activations.tanh,
 }
@@ -209,6 +211,11 @@ def turned(x: np.ndarray, position: int, base: float, interleaved: bool) -> np.n
     if interleaved:
         return np.stack([pairs.real, pairs.imag], axis=-1).reshape(-1)
     return np.concatenate([pairs.real, pairs.imag])
+
+
+def rotary_tables(length: int, features: int, base: float) -> tuple[np.ndarray, np.ndarray]:
+    angles = np.outer(np.arange(length), rotary_rates(features, base))
+    return np.cos(angles).astype("float32"), np.sin(angles).astype("float32")
 
 
 @pytest.mark.parametrize("interleaved", [True, False])

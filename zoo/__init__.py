@@ -22,9 +22,10 @@ _HOMES = {
     "TaskModel": "zoo.tasks",
     "Tokenizer": "zoo.text",
     "ZooError": "zoo.errors",
+    "from_pretrained": "zoo.checkpoints",
     "train": "zoo.training.trainer",
 }
-_ROOMS = ("data", "evaluation", "text", "training")
+_ROOMS = ("checkpoints", "data", "evaluation", "families", "text", "training")
 
 __all__ = ["__version__", *sorted(_HOMES), *_ROOMS]
 

@@ -42,7 +42,7 @@ def generate(
     Raises:
         ConfigError: The task cannot generate, or prompt and new tokens exceed the model's length.
     """
-    if model.decoder is None:
+    if not model.generates:
         raise ConfigError(f"task {model.task!r} does not generate text")
     if max_new_tokens < 1:
         raise ConfigError(f"max_new_tokens = {max_new_tokens}: it must be positive")
@@ -76,8 +76,8 @@ def generate(
         token = _choose(scores, rng if do_sample else None, temperature, top_k, top_p)
         token = np.where(finished, config.pad_token_id, token).astype("int32")
         out.append(token)
-        if config.eos_token_id is not None:
-            finished |= token == config.eos_token_id
+        ends = {config.eos_token_id, *config.stop_token_ids} - {None}
+        finished |= np.isin(token, list(ends))
         if finished.all():
             break
         new, lengths = token[:, None], lengths + 1
@@ -114,7 +114,7 @@ def _empty_cache(model: Any, batch: int, capacity: int) -> list[tuple[Any, Any]]
     config = model.config
     shape = (batch, config.num_kv_heads, capacity, config.head_dim)
     zeros = kops.zeros(shape, model.compute_dtype)
-    return [(zeros, zeros)] * len(model.decoder.blocks)
+    return [(zeros, zeros)] * len(model.decoder.layers)
 
 
 def _compiled(model: Any, name: str) -> Any:
@@ -123,7 +123,7 @@ def _compiled(model: Any, name: str) -> Any:
     if name not in functions:
         config, ids = model.config, ((None, None), "int32")
         cache = ((None, config.num_kv_heads, None, config.head_dim), model.compute_dtype)
-        layers = [(cache, cache)] * len(model.decoder.blocks)
+        layers = [(cache, cache)] * len(model.decoder.layers)
         if name == "encode":
             functions[name] = as_graph(model.encode, [ids, ids])
         elif model.encoder is None:

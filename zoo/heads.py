@@ -43,7 +43,7 @@ def pool(states: Any, attention_mask: Any, how: str) -> Any:
 
 class LanguageHead(keras.layers.Layer):
     """Logits over the vocabulary [..., V] from the token embedding, or from a kernel of its own
-    where it is not tied.
+    where it is not tied, after a projection where the embedding is narrower than the states.
 
     With `transform`, the dense layer and norm of BERT's masked-language head, and a bias.
     """
@@ -55,7 +55,7 @@ class LanguageHead(keras.layers.Layer):
         self.config = config
         self.tokens = tokens if config.tie_embeddings else None
         self.kernel = None
-        self.with_bias = transform
+        self.with_bias = transform or config.logit_bias
         self.dense = self.norm = None
         if self.tokens is None:
             self.kernel = Linear(
@@ -65,15 +65,22 @@ class LanguageHead(keras.layers.Layer):
                 name="output",
             )
         if transform:
-            self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")
-            self.norm = Norm(config.norm, config.norm_epsilon, config.norm_bias, name="norm")
-        self.activation = ops.ACTIVATIONS[config.activation]
+            self.dense = Linear(
+                config.embedding_dim, config.head_bias, config.initializer_range, name="dense"
+            )
+            self.norm = Norm.of(config, "norm")
+        elif config.embedding_dim != config.hidden_dim:
+            self.dense = Linear(
+                config.embedding_dim, False, config.initializer_range, name="projection"
+            )
+        self.activation = ops.ACTIVATIONS[config.head_activation or config.activation]
 
     def build(self, input_shape: Any = None) -> None:
-        width = (None, None, self.config.hidden_dim)
-        for child in (self.kernel, self.dense, self.norm):
+        if self.dense is not None:
+            self.dense.build((None, None, self.config.hidden_dim))
+        for child in (self.kernel, self.norm):
             if child is not None:
-                child.build(width)
+                child.build((None, None, self.config.embedding_dim))
         self.bias = None
         if self.with_bias:
             self.bias = self.add_weight(
@@ -83,7 +90,11 @@ class LanguageHead(keras.layers.Layer):
     def call(self, states: Any) -> Any:
         x = states
         if self.dense is not None:
-            x = self.norm(self.activation(self.dense(x)))[0]
+            x = self.dense(x)
+        if self.norm is not None:
+            x = self.norm(self.activation(x))[0]
+        if self.config.logit_scale is not None:
+            x = x * self.config.logit_scale
         logits = self.kernel(x) if self.tokens is None else self.tokens.logits(x)
         if self.bias is not None:
             logits = logits + self.bias
@@ -104,6 +115,9 @@ class ClassifierHead(keras.layers.Layer):
         num_labels: int,
         pooling: str | None = None,
         hidden_activation: str | None = None,
+        hidden_bias: bool = True,
+        hidden_norm: bool = False,
+        logits_bias: bool = True,
         dropout: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,15 +126,19 @@ class ClassifierHead(keras.layers.Layer):
         self.pooling = _known("pooling", pooling, POOLINGS)
         rate = config.dropout if dropout is None else dropout
         self.dropout = keras.layers.Dropout(rate, name="dropout") if rate else None
-        self.dense = self.activation = None
+        self.dense = self.activation = self.norm = None
+        if hidden_norm:
+            self.norm = Norm.of(config, "norm")
         if hidden_activation is not None:
-            self.dense = Linear(config.hidden_dim, True, config.initializer_range, name="dense")
+            self.dense = Linear(
+                config.hidden_dim, hidden_bias, config.initializer_range, name="dense"
+            )
             _known("hidden_activation", hidden_activation, ops.ACTIVATIONS)
             self.activation = ops.ACTIVATIONS[hidden_activation]
-        self.logits = Linear(num_labels, True, config.initializer_range, name="logits")
+        self.logits = Linear(num_labels, logits_bias, config.initializer_range, name="logits")
 
     def build(self, input_shape: Any = None) -> None:
-        for child in (self.dense, self.logits):
+        for child in (self.dense, self.norm, self.logits):
             if child is not None:
                 child.build((None, None, self.config.hidden_dim))
 
@@ -128,6 +146,8 @@ class ClassifierHead(keras.layers.Layer):
         x = states if self.pooling is None else pool(states, attention_mask, self.pooling)
         if self.dense is not None:
             x = self.activation(self.dense(x))
+        if self.norm is not None:
+            x = self.norm(x)[0]
         if self.dropout is not None:
             x = self.dropout(x, training=training)
         return kops.cast(self.logits(x), "float32")

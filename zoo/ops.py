@@ -132,6 +132,12 @@ def gelu_tanh(x: Any) -> Any:
 
 
 @primitive
+def gelu_sigmoid(x: Any) -> Any:
+    """The sigmoid approximation of GELU, x sigmoid(1.702 x)."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+@primitive
 def silu(x: Any) -> Any:
     """SiLU, x sigmoid(x), also called swish."""
     return x * ops.sigmoid(x)
@@ -139,8 +145,10 @@ def silu(x: Any) -> Any:
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "gelu": gelu,
+    "gelu_sigmoid": gelu_sigmoid,
     "gelu_tanh": gelu_tanh,
     "relu": ops.relu,
+    "relu_squared": lambda x: ops.square(ops.relu(x)),
     "silu": silu,
     "tanh": ops.tanh,
 }
@@ -197,6 +205,7 @@ def attention(
     bias: Any = None,
     window: int | None = None,
     softcap: float | None = None,
+    sinks: Any = None,
     dropout: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, tuple[Any, Any] | None]:
     """Scaled dot-product attention with an explicit key/value cache (Vaswani et al., 2017; Ainslie
@@ -218,6 +227,7 @@ def attention(
         bias: Added to the scores: [B or 1, num_heads, S, T].
         window: How many positions back a query sees (causal), or to each side (bidirectional).
         softcap: Scores become softcap * tanh(scores / softcap) (Gemma 2).
+        sinks: [num_heads] scores that take a share of each head's softmax (gpt-oss).
         dropout: Applied to the weights while training.
 
     Returns:
@@ -251,7 +261,12 @@ def attention(
     allowed = span.allowed(window)
     if allowed is not None:
         scores = ops.where(allowed, scores, -1e9)
+    if sinks is not None:
+        sinks = ops.reshape(ops.cast(sinks, "float32"), (1, num_heads, 1, 1))
+        scores = ops.concatenate([scores, ops.zeros_like(scores[..., :1]) + sinks], axis=-1)
     weights = ops.cast(ops.softmax(scores, axis=-1), query.dtype)
+    if sinks is not None:
+        weights = weights[..., :-1]
     if dropout is not None:
         weights = dropout(weights)
     mixed = ops.matmul(ops.reshape(weights, (*grouped[:3], total)), value)
@@ -263,3 +278,34 @@ def _split_heads(x: Any, num_heads: int, head_dim: int) -> Any:
     """[B, S, H * D] -> [B, H, S, D]."""
     batch, length, _ = ops.shape(x)
     return ops.transpose(ops.reshape(x, (batch, length, num_heads, head_dim)), (0, 2, 1, 3))
+
+
+@primitive
+def experts(
+    x: Any,
+    shares: Any,
+    kernels: tuple[Any, Any, Any],
+    biases: tuple[Any, Any, Any] | None,
+    combine: Callable[[Any, Any], Any],
+) -> Any:
+    """Gated feed-forward layers, mixed by token: sum over e of shares_e * expert_e(x) (Shazeer et
+    al., 2017).
+
+    The reference computes every expert for every token, which compiles to static shapes; a lowering
+    computes the chosen ones.
+
+    Args:
+        x: [B, T, D].
+        shares: [B, T, E], 0 for experts that are not chosen.
+        kernels: gate [E, D, F], up [E, D, F] and down [E, F, D].
+        biases: gate [E, F], up [E, F] and down [E, D], or None.
+        combine: (gate, up) -> what goes down, such as silu(gate) * up.
+    """
+    gate, up, down = (ops.cast(kernel, x.dtype) for kernel in kernels)
+    inner_gate, inner_up = (ops.einsum("btd,edf->btef", x, kernel) for kernel in (gate, up))
+    if biases is not None:
+        inner_gate = inner_gate + ops.cast(biases[0], x.dtype)
+        inner_up = inner_up + ops.cast(biases[1], x.dtype)
+    shares = ops.cast(shares, x.dtype)
+    y = ops.einsum("btef,efd->btd", combine(inner_gate, inner_up) * shares[..., None], down)
+    return y if biases is None else y + ops.matmul(shares, ops.cast(biases[2], x.dtype))

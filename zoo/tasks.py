@@ -35,7 +35,7 @@ class Task:
     """What a task needs: its architecture, head and outputs.
 
     Attributes:
-        architecture: The config class it stands on.
+        architectures: The config classes it may stand on.
         outputs: Names of the model's outputs.
         head: (config, token embedding, labels, head facts) -> layer.
         defaults: Facts of the head that may be set, with their values.
@@ -43,7 +43,7 @@ class Task:
         trains: Whether it has a loss of its own.
     """
 
-    architecture: type[TransformerConfig]
+    architectures: tuple[type[TransformerConfig], ...]
     outputs: tuple[str, ...]
     head: Callable[..., keras.layers.Layer | None]
     defaults: dict[str, Any]
@@ -55,8 +55,8 @@ def _classifier(config: Any, tokens: Any, labels: Any, **facts: Any) -> Classifi
     return ClassifierHead(config, len(labels), name="head", **facts)
 
 
-def _span(config: Any, tokens: Any, labels: Any) -> ClassifierHead:
-    return ClassifierHead(config, 2, dropout=0.0, name="head")
+def _span(config: Any, tokens: Any, labels: Any, **facts: Any) -> ClassifierHead:
+    return ClassifierHead(config, 2, dropout=0.0, name="head", **facts)
 
 
 def _masked(config: Any, tokens: Any, labels: Any) -> LanguageHead:
@@ -75,33 +75,44 @@ def _nothing(config: Any, tokens: Any, labels: Any) -> None:
     return None
 
 
+_CLASSIFIER = {
+    "hidden_activation": None,
+    "hidden_bias": True,
+    "hidden_norm": False,
+    "logits_bias": True,
+    "dropout": None,
+}
+_SPAN = {"hidden_activation": None, "hidden_bias": True, "hidden_norm": False}
+_ANY = (EncoderConfig, DecoderConfig)
+_ENCODER = (EncoderConfig,)
+
 TASKS: dict[str, Task] = {
     "text-classification": Task(
-        EncoderConfig,
+        _ANY,
         ("logits",),
         _classifier,
-        {"pooling": "mean", "hidden_activation": None, "dropout": None},
+        {"pooling": "mean", **_CLASSIFIER},
         needs_labels=True,
     ),
     "token-classification": Task(
-        EncoderConfig,
+        _ANY,
         ("logits",),
         _classifier,
-        {"hidden_activation": None, "dropout": None},
+        _CLASSIFIER,
         needs_labels=True,
     ),
-    "question-answering": Task(EncoderConfig, ("start_logits", "end_logits"), _span, {}),
-    "fill-mask": Task(EncoderConfig, ("logits",), _masked, {}),
-    "feature-extraction": Task(EncoderConfig, ("last_hidden_state",), _nothing, {}, trains=False),
+    "question-answering": Task(_ANY, ("start_logits", "end_logits"), _span, _SPAN),
+    "fill-mask": Task(_ENCODER, ("logits",), _masked, {}),
+    "feature-extraction": Task(_ANY, ("last_hidden_state",), _nothing, {}, trains=False),
     "sentence-similarity": Task(
-        EncoderConfig,
+        _ANY,
         ("sentence_embedding",),
         _embedding,
         {"pooling": "mean", "normalize": True},
         trains=False,
     ),
-    "text-generation": Task(DecoderConfig, ("logits",), _language, {}),
-    "text2text-generation": Task(EncoderDecoderConfig, ("logits",), _language, {}),
+    "text-generation": Task((DecoderConfig,), ("logits",), _language, {}),
+    "text2text-generation": Task((EncoderDecoderConfig,), ("logits",), _language, {}),
 }
 
 
@@ -171,11 +182,9 @@ class TaskModel(keras.Model):
         if task not in TASKS:
             raise ConfigError(f"task = {task!r} is not known: {nearest(task, TASKS)}")
         self.spec = TASKS[task]
-        if type(config) is not self.spec.architecture:
-            raise ConfigError(
-                f"task {task!r} stands on {self.spec.architecture.__name__}, "
-                f"not on {type(config).__name__}"
-            )
+        if type(config) not in self.spec.architectures:
+            expected = " or ".join(cls.__name__ for cls in self.spec.architectures)
+            raise ConfigError(f"task {task!r} stands on {expected}, not on {type(config).__name__}")
         if self.spec.needs_labels and not labels:
             raise ConfigError(f"task {task!r} needs labels, the names of its classes")
         if labels is not None and len(set(labels)) != len(labels):
@@ -191,13 +200,14 @@ class TaskModel(keras.Model):
         self.labels = None if labels is None else [str(label) for label in labels]
         self.head_facts = dict(head or {})
         self.tokenizer: Any = None
+        self.pretrained: dict[str, Any] | None = None
         self.encoder: Stack | None = None
         self.decoder: Stack | None = None
         with _dtype_policy(self.dtype_policy):
-            if task != "text-generation":
-                self.encoder = encoder(config)
-            else:
+            if isinstance(config, DecoderConfig):
                 self.decoder = decoder(config)
+            else:
+                self.encoder = encoder(config)
             if task == "text2text-generation":
                 shared = self.encoder.embeddings.tokens if config.share_embeddings else None
                 self.decoder = cross_decoder(config, shared)
@@ -212,6 +222,17 @@ class TaskModel(keras.Model):
         """encoder, decoder or encoder-decoder."""
         return architecture_of(self.config)
 
+    @property
+    def generates(self) -> bool:
+        """Whether the task is to write text, token by token."""
+        return self.task in ("text-generation", "text2text-generation")
+
+    def save_pretrained(self, folder: Any, **settings: Any) -> None:
+        """Writes a Hugging Face folder; see `zoo.checkpoints.save_pretrained`."""
+        from zoo.checkpoints import save_pretrained
+
+        save_pretrained(self, folder, **settings)
+
     def build(self, input_shape: Any = None) -> None:
         for part in (self.encoder, self.decoder, self.head):
             if part is not None:
@@ -223,10 +244,8 @@ class TaskModel(keras.Model):
         if missing:
             raise ValueError(f"task {self.task!r} needs inputs {missing}; got {sorted(inputs)}")
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-        if self.task == "text-generation":
-            states, _, _ = self.decoder(ids, attention_mask=mask, training=training)
-            return {"logits": self.head(states)}
-        states, _, _ = self.encoder(
+        stack = self.encoder or self.decoder
+        states, _, _ = stack(
             ids,
             attention_mask=mask,
             token_type_ids=inputs.get("token_type_ids"),
@@ -241,7 +260,7 @@ class TaskModel(keras.Model):
                 training=training,
             )
             return {"logits": self.head(states)}
-        if self.task == "fill-mask":
+        if self.task in ("fill-mask", "text-generation"):
             return {"logits": self.head(states)}
         if self.task == "feature-extraction":
             return {"last_hidden_state": kops.cast(states, "float32")}

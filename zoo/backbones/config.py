@@ -8,7 +8,54 @@ from typing import Any, Literal
 from zoo.config import from_mapping, frozen, to_mapping
 from zoo.errors import ConfigError
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "tanh"]
+MOST_BUCKETS = 65536
+"""A hash below it, times the hash's factor, stays in 32 bits."""
+
+Activation = Literal["gelu", "gelu_sigmoid", "gelu_tanh", "relu", "relu_squared", "silu", "tanh"]
+
+
+@frozen
+class RotaryScaling:
+    """How rotary wavelengths are stretched so that longer texts fit.
+
+    "dynamic" and "longrope" depend on the longest text of a batch where it exceeds
+    `original_length`. Cached keys stay as they were turned, so a text that grows past it step by
+    step is read a little differently from one read at once.
+
+    Attributes:
+        kind: "linear" divides positions by `factor` (Chen et al., 2023); "dynamic" raises the base
+            with the length of the text at hand beyond `original_length`; "llama3" divides low
+            frequencies alone (Llama 3.1); "yarn" blends by frequency and sharpens the attention
+            (Peng et al., 2023); "longrope" has a factor for each frequency (Ding et al., 2024).
+        factor: Of the stretch.
+        original_length: Longest text of the first training.
+        low_frequency_factor: llama3: wavelengths above original_length / this are divided in full.
+        high_frequency_factor: llama3: those below original_length / this are not.
+        beta_fast: yarn: turns per original_length above which a frequency stays.
+        beta_slow: yarn: turns below which it is divided in full.
+        attention_factor: Factor on cosines and sines; None: as the paper of `kind` says.
+        round_bounds: yarn: the bounds of the blend are rounded to whole features.
+        short_factors: longrope: a factor for each frequency, texts up to original_length.
+        long_factors: longrope: the same for longer texts.
+    """
+
+    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope"]
+    factor: float = 1.0
+    original_length: int | None = None
+    low_frequency_factor: float = 1.0
+    high_frequency_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    round_bounds: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind != "linear" and self.original_length is None:
+            raise ConfigError(f"rotary_scaling of kind {self.kind!r} needs original_length")
+        if self.kind == "longrope" and not (self.short_factors and self.long_factors):
+            raise ConfigError("rotary_scaling of kind 'longrope' needs short_ and long_factors")
 
 
 @frozen
@@ -26,39 +73,81 @@ class TransformerConfig:
         max_length: Longest text, in tokens, that the positions allow.
         activation: Of the feed-forward layers.
         gated: Feed-forward is (activation(x W1) * x W3) W2 (Shazeer, 2020).
+        num_experts: Feed-forward layers that a router chooses from (mixture of experts); 0: one
+            layer, no router.
+        experts_per_token: How many of them compute each token.
+        expert_dim: Inner width of an expert; None: as `intermediate_dim`.
+        expert_weights: The weights of the chosen experts: "softmax_all" of the router's scores of
+            all experts, "softmax_all_normalized" the same with sum 1, "softmax_chosen" over the
+            chosen alone.
+        expert_bias: Router and experts have biases.
+        dense_layers: Numbers of the layers that have one feed-forward layer all the same.
+        gate_limit: With `gated`, gate and value are clamped to it and combined as
+            gate sigmoid(1.702 gate) (value + 1), as in gpt-oss; None: as `gated` says.
         norm: Layer or root-mean-square norm.
-        norm_position: Before a sub-layer, after its residual sum, or both before and after a sub-
-            layer ("sandwich").
+        norm_position: Before a sub-layer ("pre"), after its residual sum ("post"), before and after
+            a sub-layer ("sandwich"), or after a sub-layer and before the sum ("output").
         norm_epsilon: Added to the variance.
+        norm_unit_offset: The norms' scale is stored as its difference from 1 (Gemma).
         parallel_residual: Attention and feed-forward read the same input and are added together.
+        shared_norm: With `parallel_residual`, both read the output of one norm.
+        first_norm: The first block has a norm before its attention.
+        shared_blocks: How many different blocks there are, each used for a run of layers (ALBERT);
+            None: one for each layer.
         positions: How order enters: added to the embeddings (learned, sinusoidal), turning queries
-            and keys (rotary), added to the scores (alibi, relative), or not at all.
+            and keys (rotary), or not so.
+        position_bias: What is added to the scores: nothing, ALiBi's slopes, T5's learned bias per
+            bucket of distance (relative), or DeBERTa's terms of content and distance
+            (disentangled).
+        position_offset: Row of the learned or sinusoidal table that belongs to the first position.
+        sinusoid_form: Sines first and cosines behind them ("halves"), the same with the wavelengths
+            of tensor2tensor, or taking turns ("interleaved").
         rotary_base: Base of the rotary wavelengths.
         rotary_fraction: Part of each head that is turned.
         rotary_interleaved: Pairs are neighbouring features, not halves.
-        relative_buckets: Buckets of T5's relative bias.
+        rotary_scaling: How the wavelengths are stretched for longer texts.
+        local_rotary_base: Base in the layers with a window, where no stretching applies; None: as
+            the other layers.
+        unturned_layers: Numbers of the layers without rotary positions.
+        relative_buckets: Buckets of the relative and the disentangled bias.
         relative_max_distance: Distances beyond share the last bucket.
         attention_bias: Query, key and value projections have a bias.
+        attention_output_bias: So has attention's output projection; None: as `projection_bias`.
         projection_bias: The other projections (attention output, feed-forward) have a bias.
         norm_bias: Layer norms have an offset.
         attention_scale: Factor on the scores; None: head_dim ** -0.5.
         attention_softcap: Scores become c tanh(scores / c).
-        logit_softcap: The language model's logits likewise.
-        qk_norm: Norm of each query and key head before the positions enter.
+        attention_sinks: Each head has a learned score that takes a share of the softmax.
+        logit_softcap: The language model's logits likewise (c tanh(logits / c)).
+        logit_scale: Factor on the states before the language model's head; None: 1.
+        logit_bias: The language model's head has a bias.
+        qk_norm: Norm of queries and keys before the positions enter.
+        qk_norm_scope: One norm shared by all heads ("head"), one for each head ("each_head"), or
+            one over all heads together ("all").
         window: Local attention: positions back that are seen (to each side, in an encoder).
-        global_every: With `window`, every n-th layer (the first of them layer 0) sees everything;
-            None: none does.
+        global_layers: With `window`, numbers of the layers that see everything.
+        embedding_dim: Width of the token embedding, which a linear map brings to `hidden_dim`;
+            None: `hidden_dim` itself.
+        embedding_projection_bias: That map has a bias.
+        embedding_projection_first: It comes before positions, segments and norm, not after.
+        ngram_lengths: n of the token n-grams that are embedded beside the tokens, each by its hash
+            (encoders only: a cached step does not see the tokens before it).
+        ngram_buckets: Rows of the table for each n.
         embedding_norm: A norm follows the embeddings.
         embedding_scale: Factor on the token embeddings; None: 1.
         final_norm: A norm follows the last block; None: unless norm_position is "post".
         token_types: Segment embeddings (BERT); 0: none.
         tie_embeddings: The language model's head is the token embedding.
+        head_activation: Of the masked-language head; None: `activation`.
+        head_bias: The dense layer of the masked-language head has a bias.
         dropout: After embeddings and sub-layers.
+        token_dropout: Of whole tokens' embeddings.
         attention_dropout: On the attention weights.
         initializer_range: Standard deviation of the initial weights.
         pad_token_id: Id of padding; bos_token_id and eos_token_id: of begin and end, if any.
         bos_token_id: See `pad_token_id`.
         eos_token_id: See `pad_token_id`.
+        stop_token_ids: Further ids that end a text.
     """
 
     vocab_size: int
@@ -71,36 +160,69 @@ class TransformerConfig:
     max_length: int = 512
     activation: Activation = "gelu"
     gated: bool = False
+    num_experts: int = 0
+    experts_per_token: int = 2
+    expert_dim: int | None = None
+    expert_weights: Literal["softmax_all", "softmax_all_normalized", "softmax_chosen"] = (
+        "softmax_all_normalized"
+    )
+    expert_bias: bool = False
+    dense_layers: tuple[int, ...] = ()
+    gate_limit: float | None = None
     norm: Literal["layer", "rms"] = "layer"
-    norm_position: Literal["pre", "post", "sandwich"] = "pre"
+    norm_position: Literal["pre", "post", "sandwich", "output"] = "pre"
     norm_epsilon: float = 1e-5
+    norm_unit_offset: bool = False
     parallel_residual: bool = False
-    positions: Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "none"] = "learned"
+    shared_norm: bool = False
+    first_norm: bool = True
+    shared_blocks: int | None = None
+    positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    position_bias: Literal["alibi", "relative", "disentangled"] | None = None
+    position_offset: int = 0
+    sinusoid_form: Literal["halves", "tensor2tensor", "interleaved"] = "halves"
     rotary_base: float = 10000.0
     rotary_fraction: float = 1.0
     rotary_interleaved: bool = False
+    rotary_scaling: RotaryScaling | None = None
+    local_rotary_base: float | None = None
+    unturned_layers: tuple[int, ...] = ()
     relative_buckets: int = 32
     relative_max_distance: int = 128
     attention_bias: bool = True
+    attention_output_bias: bool | None = None
     projection_bias: bool = True
     norm_bias: bool = True
     attention_scale: float | None = None
     attention_softcap: float | None = None
+    attention_sinks: bool = False
     logit_softcap: float | None = None
+    logit_scale: float | None = None
+    logit_bias: bool = False
     qk_norm: Literal["layer", "rms"] | None = None
+    qk_norm_scope: Literal["head", "each_head", "all"] = "head"
     window: int | None = None
-    global_every: int | None = None
+    global_layers: tuple[int, ...] = ()
+    embedding_dim: int | None = None
+    embedding_projection_bias: bool = True
+    embedding_projection_first: bool = False
+    ngram_lengths: tuple[int, ...] = ()
+    ngram_buckets: int = 30011
     embedding_norm: bool = False
     embedding_scale: float | None = None
     final_norm: bool | None = None
     token_types: int = 0
     tie_embeddings: bool = True
+    head_activation: Activation | None = None
+    head_bias: bool = True
     dropout: float = 0.1
+    token_dropout: float = 0.0
     attention_dropout: float = 0.0
     initializer_range: float = 0.02
     pad_token_id: int = 0
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         def derive(name: str, value: Any) -> None:
@@ -118,6 +240,9 @@ class TransformerConfig:
         )
         derive("head_dim", self.hidden_dim // self.num_heads)
         derive("intermediate_dim", 4 * self.hidden_dim)
+        derive("expert_dim", self.intermediate_dim)
+        derive("attention_output_bias", self.projection_bias)
+        derive("embedding_dim", self.hidden_dim)
         derive("final_norm", self.norm_position != "post")
         self._require(
             "num_kv_heads",
@@ -127,13 +252,38 @@ class TransformerConfig:
         self._require("head_dim", self.head_dim > 0, "must be positive")
         derive("attention_scale", self.head_dim**-0.5)
         self._require("intermediate_dim", self.intermediate_dim > 0, "must be positive")
-        for name in ("norm_epsilon", "rotary_base", "initializer_range"):
+        for name in ("norm_epsilon", "rotary_base", "initializer_range", "embedding_dim"):
             self._require(name, getattr(self, name) > 0, "must be positive")
+        self._require("position_offset", self.position_offset >= 0, "must not be negative")
+        self._require(
+            "ngram_lengths",
+            not self.ngram_lengths or isinstance(self, EncoderConfig),
+            "is for encoders: a cached step does not see the tokens before it",
+        )
+        self._require("ngram_lengths", all(n > 1 for n in self.ngram_lengths), "must be above 1")
+        self._require(
+            "ngram_buckets", 0 < self.ngram_buckets <= MOST_BUCKETS, f"must be 1 to {MOST_BUCKETS}"
+        )
+        self._check_experts()
+        self._check_layers()
         self._require("token_types", self.token_types >= 0, "must not be negative")
         self._require(
             "parallel_residual",
             not (self.parallel_residual and self.norm_position != "pre"),
             f'needs norm_position="pre", not {self.norm_position!r}',
+        )
+        self._require(
+            "shared_norm",
+            not self.shared_norm or self.parallel_residual,
+            "needs parallel_residual",
+        )
+        self._require(
+            "first_norm",
+            self.first_norm or (self.norm_position == "pre" and not self.parallel_residual),
+            'can only be left out with norm_position="pre" and no parallel_residual',
+        )
+        self._require(
+            "norm_unit_offset", not self.norm_unit_offset or self.norm == "rms", 'needs norm="rms"'
         )
         self._require("rotary_fraction", 0 < self.rotary_fraction <= 1, "must be in (0, 1]")
         if self.positions == "rotary":
@@ -151,14 +301,18 @@ class TransformerConfig:
         )
         self._require("window", self.window is None or self.window > 0, "must be positive")
         self._require(
-            "global_every",
-            self.global_every is None or (self.window is not None and self.global_every > 1),
-            "needs window, and must be above 1",
+            "global_layers", not self.global_layers or self.window is not None, "needs window"
         )
-        for name in ("attention_softcap", "logit_softcap", "attention_scale"):
+        self._require(
+            "local_rotary_base",
+            self.local_rotary_base is None or self.positions == "rotary",
+            'needs positions="rotary"',
+        )
+        positive = ("attention_softcap", "logit_softcap", "attention_scale", "logit_scale")
+        for name in (*positive, "gate_limit", "local_rotary_base"):
             value = getattr(self, name)
             self._require(name, value is None or value > 0, "must be positive")
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "token_dropout", "attention_dropout"):
             self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             value = getattr(self, name, None)
@@ -167,6 +321,31 @@ class TransformerConfig:
                 value is None or 0 <= value < self.vocab_size,
                 f"must be an id below vocab_size ({self.vocab_size})",
             )
+
+    def _check_experts(self) -> None:
+        self._require("num_experts", self.num_experts >= 0, "must not be negative")
+        if self.num_experts:
+            self._require(
+                "experts_per_token",
+                0 < self.experts_per_token <= self.num_experts,
+                f"must be between 1 and num_experts ({self.num_experts})",
+            )
+            self._require("expert_dim", self.expert_dim > 0, "must be positive")
+            self._require("num_experts", self.gated, "needs gated=True: experts are gated layers")
+
+    def _check_layers(self) -> None:
+        for name in ("global_layers", "unturned_layers", "dense_layers"):
+            numbers = getattr(self, name)
+            self._require(
+                name,
+                all(0 <= number < self.num_layers for number in numbers),
+                f"must name layers from 0 to {self.num_layers - 1}",
+            )
+        self._require(
+            "shared_blocks",
+            self.shared_blocks is None or 0 < self.shared_blocks <= self.num_layers,
+            f"must be between 1 and num_layers ({self.num_layers})",
+        )
 
     def _require(self, name: str, holds: bool, reason: str) -> None:
         if not holds:
@@ -179,9 +358,7 @@ class TransformerConfig:
 
     def layer_window(self, index: int) -> int | None:
         """The window of layer `index`, None where it sees everything."""
-        if self.global_every is not None and index % self.global_every == 0:
-            return None
-        return self.window
+        return None if index in self.global_layers else self.window
 
 
 @frozen

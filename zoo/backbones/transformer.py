@@ -1,6 +1,6 @@
 """Encoder, decoder and encoder-decoder, each composed from the same embeddings and blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,15 +10,16 @@ from zoo import ops
 from zoo.backbones.config import EncoderDecoderConfig, TransformerConfig
 from zoo.layers.attention import KeyValue
 from zoo.layers.block import Block
-from zoo.layers.linear import Embedding
+from zoo.layers.linear import Embedding, Linear
+from zoo.layers.ngrams import NgramEmbedding
 from zoo.layers.norm import Norm
-from zoo.layers.positions import AlibiBias, RelativeBias, rotary_tables, sinusoids
+from zoo.layers.positions import AlibiBias, RelativeBias, RelativeStates, Rotary, sinusoids
 from zoo.layers.span import CacheLayout, Span
 
 
 class Embeddings(keras.layers.Layer):
-    """Token (scaled), segment and absolute position embeddings, with their norm and dropout: [B, S]
-    -> [B, S, D].
+    """Token (scaled), segment and absolute position embeddings, with their norm, dropout and
+    projection: [B, S] -> [B, S, D].
     """
 
     def __init__(
@@ -30,49 +31,85 @@ class Embeddings(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.config = config
-        self.length = length
+        self.rows = length + config.position_offset
+        first = config.embedding_projection_first
+        self.width = config.hidden_dim if first else config.embedding_dim
 
-        def embedding(size: int, name: str) -> Embedding:
-            return Embedding(size, config.hidden_dim, config.initializer_range, name=name)
+        def embedding(size: int, width: int, name: str) -> Embedding:
+            return Embedding(size, width, config.initializer_range, name=name)
 
         self.owns_tokens = tokens is None
-        self.tokens = embedding(config.vocab_size, "tokens") if tokens is None else tokens
-        self.positions = embedding(length, "positions") if config.positions == "learned" else None
-        self.types = embedding(config.token_types, "types") if config.token_types else None
-        self.norm = None
+        if tokens is None:
+            tokens = embedding(config.vocab_size, config.embedding_dim, "tokens")
+        self.tokens = tokens
+        self.positions = self.types = self.ngrams = self.norm = self.projection = None
+        if config.ngram_lengths:
+            self.ngrams = NgramEmbedding(
+                config.ngram_lengths,
+                config.ngram_buckets,
+                self.tokens.width,
+                config.initializer_range,
+                name="ngrams",
+            )
+        if config.positions == "learned":
+            self.positions = embedding(self.rows, self.width, "positions")
+        if config.token_types:
+            self.types = embedding(config.token_types, self.width, "types")
         if config.embedding_norm:
-            self.norm = Norm(config.norm, config.norm_epsilon, config.norm_bias, name="norm")
-        self.dropout = (
-            keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
-        )
+            self.norm = Norm.of(config, "norm")
+        if config.embedding_dim != config.hidden_dim:
+            bias = config.embedding_projection_bias
+            self.projection = Linear(
+                config.hidden_dim, bias, config.initializer_range, name="projection"
+            )
+        self.dropout = self.token_dropout = None
+        if config.dropout:
+            self.dropout = keras.layers.Dropout(config.dropout, name="dropout")
+        if config.token_dropout:
+            self.token_dropout = keras.layers.Dropout(
+                config.token_dropout, noise_shape=(None, None, 1), name="token_dropout"
+            )
 
     def build(self, input_shape: Any = None) -> None:
         if self.owns_tokens:
             self.tokens.build()
-        for table in (self.positions, self.types):
+        for table in (self.positions, self.types, self.ngrams):
             if table is not None:
                 table.build()
         if self.norm is not None:
-            self.norm.build((None, None, self.config.hidden_dim))
+            self.norm.build((None, None, self.width))
+        if self.projection is not None:
+            self.projection.build((None, None, self.config.embedding_dim))
 
     def call(
         self, input_ids: Any, span: Span, token_type_ids: Any = None, training: bool | None = None
     ) -> Any:
         x = self.tokens(input_ids)
+        if self.ngrams is not None:
+            x = x + self.ngrams(input_ids)
+        if self.token_dropout is not None:
+            x = self.token_dropout(x, training=training)
         if self.config.embedding_scale is not None:
             x = x * self.config.embedding_scale
+        project_last = self.projection is not None
+        if project_last and self.config.embedding_projection_first:
+            x, project_last = self.projection(x), False
+        if self.config.positions in ("learned", "sinusoidal"):
+            rows = span.positions + self.config.position_offset
         if self.positions is not None:
-            x = x + self.positions(span.positions)
+            x = x + self.positions(rows)
         elif self.config.positions == "sinusoidal":
-            table = ops.constant("sinusoids", sinusoids(self.length, self.config.hidden_dim))
-            x = x + kops.cast(ops.embed(span.positions, table), x.dtype)
+            table = sinusoids(self.rows, self.width, self.config.sinusoid_form)
+            x = x + kops.cast(ops.embed(rows, ops.constant("sinusoids", table)), x.dtype)
         if self.types is not None:
             if token_type_ids is None:
                 token_type_ids = kops.zeros_like(input_ids)
             x = x + self.types(token_type_ids)
         if self.norm is not None:
             x = self.norm(x)[0]
-        return x if self.dropout is None else self.dropout(x, training=training)
+        if self.dropout is not None:
+            x = self.dropout(x, training=training)
+        return self.projection(x) if project_last else x
 
 
 class Stack(keras.layers.Layer):
@@ -103,11 +140,16 @@ class Stack(keras.layers.Layer):
         self.causal = causal
         self.length = length
         self.embeddings = Embeddings(config, length, tokens, name="embeddings")
-        self.blocks = [Block(config, i, cross, name=f"block_{i}") for i in range(num_layers)]
-        self.bias = None
-        if config.positions == "alibi":
+        count = min(config.shared_blocks or num_layers, num_layers)
+        self.blocks = [Block(config, i, cross, name=f"block_{i}") for i in range(count)]
+        self.layers = [self.blocks[i * count // num_layers] for i in range(num_layers)]
+        self.rotary = Rotary(config, length)
+        self.bias = self.relative_states = None
+        if config.position_bias == "alibi":
             self.bias = AlibiBias(config.num_heads, name="alibi")
-        elif config.positions == "relative":
+        elif config.position_bias == "disentangled":
+            self.relative_states = RelativeStates(config, name="relative_states")
+        elif config.position_bias == "relative":
             self.bias = RelativeBias(
                 config.num_heads,
                 config.relative_buckets,
@@ -117,16 +159,15 @@ class Stack(keras.layers.Layer):
             )
         self.final_norm = None
         if config.final_norm:
-            self.final_norm = Norm(
-                config.norm, config.norm_epsilon, config.norm_bias, name="final_norm"
-            )
+            self.final_norm = Norm.of(config, "final_norm")
 
     def build(self, input_shape: Any = None) -> None:
         self.embeddings.build()
         for block in self.blocks:
             block.build((None, None, self.config.hidden_dim))
-        if isinstance(self.bias, RelativeBias):
-            self.bias.build()
+        for part in (self.bias, self.relative_states):
+            if part is not None and not isinstance(part, AlibiBias):
+                part.build()
         if self.final_norm is not None:
             self.final_norm.build((None, None, self.config.hidden_dim))
 
@@ -139,6 +180,7 @@ class Stack(keras.layers.Layer):
         memory: Sequence[KeyValue] | None = None,
         memory_attention_mask: Any = None,
         cache: CacheLayout | None = None,
+        trail: Callable[[Any], None] | None = None,
         training: bool | None = None,
     ) -> tuple[Any, list[KeyValue] | None, Span]:
         """Runs the stack.
@@ -151,6 +193,7 @@ class Stack(keras.layers.Layer):
             memory: Each layer's cross-attention keys and values.
             memory_attention_mask: [B, T of the encoder]. (Keras would fill a `memory_mask` itself.)
             cache: The cache's layout; None: no cache.
+            trail: Called with the states [B, S, D] behind the embeddings and behind each block.
             training: Whether dropout is on.
 
         Returns:
@@ -162,14 +205,14 @@ class Stack(keras.layers.Layer):
         if memory is not None:
             length = kops.shape(memory[0][0])[2]
             memory_span = Span(memory_attention_mask, length, causal=False)
-        angles = None
-        if self.config.positions == "rotary":
-            cos, sin = rotary_tables(self.length, self.config.rotary_dim, self.config.rotary_base)
-            angles = (ops.constant("rotary_cos", cos), ops.constant("rotary_sin", sin))
+        angles = self.rotary.tables(span)
         bias = None if self.bias is None else self.bias(span=span)
+        distances = None if self.relative_states is None else self.relative_states(span=span)
         x = self.embeddings(input_ids, span=span, token_type_ids=token_type_ids, training=training)
+        if trail is not None:
+            trail(x)
         update, presents = None, []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.layers):
             x, update, present = block(
                 x,
                 update=update,
@@ -177,11 +220,14 @@ class Stack(keras.layers.Layer):
                 past=None if past is None else past[i],
                 memory=None if memory is None else memory[i],
                 memory_span=memory_span,
-                angles=angles,
+                angles=angles(i),
                 bias=bias,
+                distances=distances,
                 training=training,
             )
             presents.append(present)
+            if trail is not None:
+                trail(x if update is None else x + update)
         if self.final_norm is not None:
             x = self.final_norm(x, update=update)[0]
         elif update is not None:
@@ -190,7 +236,7 @@ class Stack(keras.layers.Layer):
 
     def project_memory(self, states: Any) -> list[KeyValue]:
         """Each layer's cross-attention keys and values of the encoder's states [B, T, D]."""
-        return [block.cross_attention.project(states) for block in self.blocks]
+        return [block.cross_attention.project(states) for block in self.layers]
 
 
 def encoder(config: TransformerConfig, name: str = "encoder") -> Stack:

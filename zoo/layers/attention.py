@@ -10,7 +10,8 @@ from keras import ops as kops
 from zoo import ops
 from zoo.backbones.config import TransformerConfig
 from zoo.layers.linear import Linear
-from zoo.layers.norm import Norm
+from zoo.layers.norm import HeadNorm
+from zoo.layers.positions import disentangled_bias
 from zoo.layers.span import Span
 
 KeyValue = tuple[Any, Any]  # ([B, kv_heads, T, head_dim], the same)
@@ -19,7 +20,8 @@ KeyValue = tuple[Any, Any]  # ([B, kv_heads, T, head_dim], the same)
 class Attention(keras.layers.Layer):
     """Multi-head or grouped-query attention with its four projections.
 
-    Self attention is `call(x, span, ...)`. Cross attention gives `memory`, the other text's keys
+    Self attention is `call(x, span, ...)`; `distances` [1, 2 S - 1, D] are the states of relative
+    positions in disentangled attention. Cross attention gives `memory`, the other text's keys
     and values, which `project` computes once from its states [B, T, D].
 
     Args:
@@ -39,12 +41,13 @@ class Attention(keras.layers.Layer):
         self.query = linear(config.num_heads * config.head_dim, config.attention_bias, "query")
         self.key = linear(kv_dim, config.attention_bias, "key")
         self.value = linear(kv_dim, config.attention_bias, "value")
-        self.output_projection = linear(config.hidden_dim, config.projection_bias, "output")
+        self.output_projection = linear(
+            config.hidden_dim, bool(config.attention_output_bias), "output"
+        )
         self.query_norm = self.key_norm = None
         if config.qk_norm:
-            facts = (config.qk_norm, config.norm_epsilon, config.norm_bias)
-            self.query_norm = Norm(*facts, name="query_norm")
-            self.key_norm = Norm(*facts, name="key_norm")
+            self.query_norm = HeadNorm(config, config.num_heads, name="query_norm")
+            self.key_norm = HeadNorm(config, config.num_kv_heads, name="key_norm")
         self.dropout = None
         if config.attention_dropout:
             self.dropout = keras.layers.Dropout(config.attention_dropout, name="dropout")
@@ -56,16 +59,12 @@ class Attention(keras.layers.Layer):
         self.output_projection.build((None, None, self.query.units))
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
-                norm.build((None, None, None, self.config.head_dim))
-
-    def _normalised(self, x: Any, norm: Norm | None) -> Any:
-        if norm is None:
-            return x
-        batch, length, width = kops.shape(x)
-        heads = kops.reshape(
-            x, (batch, length, width // self.config.head_dim, self.config.head_dim)
-        )
-        return kops.reshape(norm(heads)[0], (batch, length, width))
+                norm.build()
+        self.sinks = None
+        if self.config.attention_sinks:
+            self.sinks = self.add_weight(
+                shape=(self.config.num_heads,), initializer="zeros", name="sinks"
+            )
 
     def project(self, states: Any) -> KeyValue:
         """Keys and values of `states` [B, T, D], ready to be attended to: [B, kv_heads, T,
@@ -73,7 +72,7 @@ class Attention(keras.layers.Layer):
         """
         batch, length, _ = kops.shape(states)
         shape = (batch, length, self.config.num_kv_heads, self.config.head_dim)
-        key = self._normalised(self.key(states), self.key_norm)
+        key = _normalised(self.key(states), self.key_norm)
         return tuple(
             kops.transpose(kops.reshape(x, shape), (0, 2, 1, 3)) for x in (key, self.value(states))
         )
@@ -86,15 +85,19 @@ class Attention(keras.layers.Layer):
         memory: KeyValue | None = None,
         angles: tuple[Any, Any] | None = None,
         bias: Any = None,
+        distances: Any = None,
         training: bool | None = None,
     ) -> tuple[Any, KeyValue | None]:
         config = self.config
-        query = self._normalised(self.query(x), self.query_norm)
+        query = _normalised(self.query(x), self.query_norm)
         if memory is None:
-            key = self._normalised(self.key(x), self.key_norm)
+            key = _normalised(self.key(x), self.key_norm)
             value = self.value(x)
         else:
             key, value = memory
+        if distances is not None:
+            places = self.query(distances), self.key(distances)
+            bias = disentangled_bias(query, key, *places, config.num_heads, config.attention_scale)
         dropout = None
         if self.dropout is not None and training:
             dropout = self._drop
@@ -112,9 +115,14 @@ class Attention(keras.layers.Layer):
             bias=bias,
             window=self.window,
             softcap=config.attention_softcap,
+            sinks=self.sinks,
             dropout=dropout,
         )
         return self.output_projection(mixed), present
 
     def _drop(self, weights: Any) -> Any:
         return self.dropout(weights, training=True)
+
+
+def _normalised(x: Any, norm: HeadNorm | None) -> Any:
+    return x if norm is None else norm(x)

@@ -8,19 +8,20 @@ import keras
 
 from zoo.backbones.config import TransformerConfig
 from zoo.layers.attention import Attention, KeyValue
-from zoo.layers.feed_forward import FeedForward
+from zoo.layers.feed_forward import Experts, FeedForward
 from zoo.layers.norm import Norm
 from zoo.layers.span import Span
 
 
 class Block(keras.layers.Layer):
-    """A block of pre-norm, post-norm, sandwich-norm or parallel form.
+    """A block of pre-norm, post-norm, sandwich-norm, output-norm or parallel form.
 
     A pre-norm block takes and returns the residual stream with the update that is still to be added
     to it, so that the sum and the norm that follows are one primitive:
 
         pre       normed, x = norm(x + update); update = layer(normed)
         sandwich  the same, with update = post_norm(layer(normed))
+        output    x = x + update; update = post_norm(layer(x))
         parallel  update = attention(norm1(x)) + feed_forward(norm2(x))
         post      x = norm(x + layer(x)); the update is None
 
@@ -40,21 +41,24 @@ class Block(keras.layers.Layer):
         }
         if cross:
             layers["cross_attention"] = Attention(config, name="cross_attention")
-        layers["feed_forward"] = FeedForward(config, name="feed_forward")
+        routed = config.num_experts and index not in config.dense_layers
+        layers["feed_forward"] = (Experts if routed else FeedForward)(config, name="feed_forward")
         self.attention = layers["attention"]
         self.cross_attention = layers.get("cross_attention")
         self.feed_forward = layers["feed_forward"]
-        self.norms = {name: self._norm(f"{name}_norm") for name in layers}
+        self.norms = {}
+        if config.norm_position != "output":
+            self.norms = {name: Norm.of(config, f"{name}_norm") for name in layers}
+        if config.shared_norm:
+            del self.norms["feed_forward"]
+        if index == 0 and not config.first_norm:
+            del self.norms["attention"]
         self.post_norms = {}
-        if config.norm_position == "sandwich":
-            self.post_norms = {name: self._norm(f"{name}_post_norm") for name in layers}
+        if config.norm_position in ("sandwich", "output"):
+            self.post_norms = {name: Norm.of(config, f"{name}_post_norm") for name in layers}
         self.dropout = (
             keras.layers.Dropout(config.dropout, name="dropout") if config.dropout else None
         )
-
-    def _norm(self, name: str) -> Norm:
-        facts = (self.config.norm, self.config.norm_epsilon, self.config.norm_bias)
-        return Norm(*facts, name=name)
 
     def build(self, input_shape: tuple) -> None:
         width = (None, None, self.config.hidden_dim)
@@ -73,14 +77,28 @@ class Block(keras.layers.Layer):
         memory_span: Span | None = None,
         angles: tuple[Any, Any] | None = None,
         bias: Any = None,
+        distances: Any = None,
         training: bool | None = None,
     ) -> tuple[Any, Any, KeyValue | None]:
         """Returns (x, update, present)."""
 
         def attend(normed: Any) -> tuple[Any, KeyValue | None]:
             return self.attention(
-                normed, span=span, past=past, angles=angles, bias=bias, training=training
+                normed,
+                span=span,
+                past=past,
+                angles=angles,
+                bias=bias,
+                distances=distances,
+                training=training,
             )
+
+        def add(name: str, x: Any, update: Any) -> tuple[Any, Any]:
+            """What the layer of this name reads, and the residual stream."""
+            if name in self.norms:
+                return self.norms[name](x, update=update)
+            x = x if update is None else x + update
+            return x, x
 
         def attend_memory(normed: Any) -> Any:
             return self.cross_attention(normed, span=memory_span, memory=memory, training=training)[
@@ -100,14 +118,15 @@ class Block(keras.layers.Layer):
                 x = self.norms["cross_attention"](x, update=finish("cross_attention", y))[0]
             y = self.feed_forward(x)
             return self.norms["feed_forward"](x, update=finish("feed_forward", y))[0], None, present
-        normed, x = self.norms["attention"](x, update=update)
+        normed, x = add("attention", x, update)
         y, present = attend(normed)
         update = finish("attention", y)
         if self.config.parallel_residual:
-            normed = self.norms["feed_forward"](x)[0]
+            if not self.config.shared_norm:
+                normed = self.norms["feed_forward"](x)[0]
             return x, update + finish("feed_forward", self.feed_forward(normed)), present
         if self.cross_attention is not None:
-            normed, x = self.norms["cross_attention"](x, update=update)
+            normed, x = add("cross_attention", x, update)
             update = finish("cross_attention", attend_memory(normed))
-        normed, x = self.norms["feed_forward"](x, update=update)
+        normed, x = add("feed_forward", x, update)
         return x, finish("feed_forward", self.feed_forward(normed)), present

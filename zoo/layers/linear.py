@@ -1,11 +1,33 @@
 """Linear maps and embeddings, in terms of the primitives."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras import ops as kops
 
 from zoo import ops
+
+_zero: ContextVar[bool] = ContextVar("zero", default=False)
+
+
+@contextlib.contextmanager
+def zero_weights(on: bool = True) -> Iterator[None]:
+    """Matrices made within begin as zeros: drawing numbers takes time, and a checkpoint follows."""
+    token = _zero.set(on)
+    try:
+        yield
+    finally:
+        _zero.reset(token)
+
+
+def matrix_initializer(initializer_range: float) -> keras.initializers.Initializer:
+    """What matrices begin as: a truncated normal distribution (or zeros, see `zero_weights`)."""
+    if _zero.get():
+        return keras.initializers.Zeros()
+    return keras.initializers.TruncatedNormal(stddev=initializer_range)
 
 
 class Linear(keras.layers.Layer):
@@ -22,7 +44,7 @@ class Linear(keras.layers.Layer):
     def build(self, input_shape: tuple) -> None:
         self.kernel = self.add_weight(
             shape=(input_shape[-1], self.units),
-            initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+            initializer=matrix_initializer(self.initializer_range),
             name="kernel",
         )
         self.bias = None
@@ -49,7 +71,7 @@ class Embedding(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         self.table = self.add_weight(
             shape=(self.size, self.width),
-            initializer=keras.initializers.TruncatedNormal(stddev=self.initializer_range),
+            initializer=matrix_initializer(self.initializer_range),
             name="table",
         )
 

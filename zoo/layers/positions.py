@@ -3,6 +3,7 @@ scores.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,25 +11,153 @@ import numpy as np
 from keras import ops as kops
 
 from zoo import ops
+from zoo.backbones.config import RotaryScaling, TransformerConfig
 from zoo.layers.linear import Embedding
+from zoo.layers.norm import Norm
 from zoo.layers.span import Span
 
 
-def sinusoids(length: int, width: int) -> np.ndarray:
-    """[length, width] sines in the first half and cosines in the second (Vaswani et al., 2017, as
-    in Marian).
+def sinusoids(length: int, width: int, form: str = "halves") -> np.ndarray:
+    """[length, width] sines and cosines of wavelengths from 2 pi to 10000 times that (Vaswani et
+    al., 2017), ordered as `TransformerConfig.sinusoid_form` says.
     """
     half = (width + 1) // 2
-    rates = np.exp(-math.log(10000.0) * np.arange(half) / max(half, 1))
+    if form == "tensor2tensor":  # an odd last feature stays 0
+        half = width // 2
+        rates = np.exp(-math.log(10000.0) * np.arange(half) / max(half - 1, 1))
+    else:
+        rates = np.exp(-math.log(10000.0) * 2 * np.arange(half) / width)
     angles = np.outer(np.arange(length), rates)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width].astype("float32")
+    table = np.zeros((length, width))
+    if form == "interleaved":
+        table[:, 0::2], table[:, 1::2] = np.sin(angles), np.cos(angles)[:, : width // 2]
+    else:
+        table[:, :half] = np.sin(angles)
+        table[:, half : 2 * half] = np.cos(angles)[:, : width - half]
+    return table.astype("float32")
 
 
-def rotary_tables(length: int, dim: int, base: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and sines [length, dim / 2] of the rotary angles."""
-    rates = base ** (-np.arange(0, dim, 2) / dim)
+class Rotary:
+    """The rotary angles of a stack, by layer: global layers, those with a window, and those that do
+    not turn may differ.
+
+    Args:
+        config: The facts.
+        length: Longest text.
+    """
+
+    def __init__(self, config: TransformerConfig, length: int) -> None:
+        self.config = config
+        self.length = length
+
+    def tables(self, span: Span) -> Callable[[int], tuple[Any, Any] | None]:
+        """A layer's number -> its (cos, sin), [length, rotary_dim / 2] each, None where it does not
+        turn.
+        """
+        config = self.config
+        if config.positions != "rotary":
+            return lambda index: None
+        stretched = self._stretched(span)
+        local = stretched
+        if config.local_rotary_base is not None:
+            rates = rotary_rates(config.rotary_dim, config.local_rotary_base)
+            local = _constant_angles("rotary_local", self.length, rates)
+
+        def of(index: int) -> tuple[Any, Any] | None:
+            if index in config.unturned_layers:
+                return None
+            return stretched if config.layer_window(index) is None else local
+
+        return of
+
+    def _stretched(self, span: Span) -> tuple[Any, Any]:
+        config, scaling = self.config, self.config.rotary_scaling
+        dim, base = config.rotary_dim, config.rotary_base
+        if scaling is None:
+            return _constant_angles("rotary", self.length, rotary_rates(dim, base))
+        factor = attention_factor(scaling)
+        if scaling.kind == "longrope":
+            rates = rotary_rates(dim, base)
+            short, long = (
+                _constant_angles(name, self.length, rates / np.array(factors), factor)
+                for name, factors in (
+                    ("rotary_short", scaling.short_factors),
+                    ("rotary_long", scaling.long_factors),
+                )
+            )
+            if self.length <= scaling.original_length:
+                return short
+            fits = span.longest <= scaling.original_length
+            return tuple(kops.where(fits, a, b) for a, b in zip(short, long, strict=True))
+        if scaling.kind == "dynamic" and self.length > scaling.original_length:
+            return self._dynamic(span, scaling)
+        rates = stretched_rates(dim, base, scaling)
+        return _constant_angles("rotary", self.length, rates, factor)
+
+    def _dynamic(self, span: Span, scaling: RotaryScaling) -> tuple[Any, Any]:
+        """The base grows with the text: base (f n / m - f + 1) ^ (d / (d - 2)), n its length but at
+        least m.
+        """
+        dim, most = self.config.rotary_dim, scaling.original_length
+        longest = kops.cast(kops.maximum(span.longest, most), "float32")
+        growth = scaling.factor * longest / most - (scaling.factor - 1.0)
+        exponents = ops.constant(
+            "rotary_exponents", (-np.arange(0, dim, 2) / dim).astype("float32")
+        )
+        logs = math.log(self.config.rotary_base) + kops.log(growth) * (dim / (dim - 2))
+        steps = ops.constant("rotary_steps", np.arange(self.length, dtype="float32"))
+        angles = kops.expand_dims(steps, 1) * kops.exp(exponents * logs)
+        return kops.cos(angles), kops.sin(angles)
+
+
+def _constant_angles(
+    name: str, length: int, rates: np.ndarray, factor: float = 1.0
+) -> tuple[Any, Any]:
     angles = np.outer(np.arange(length), rates)
-    return np.cos(angles).astype("float32"), np.sin(angles).astype("float32")
+    cos, sin = (factor * part(angles).astype("float32") for part in (np.cos, np.sin))
+    return ops.constant(f"{name}_cos", cos), ops.constant(f"{name}_sin", sin)
+
+
+def rotary_rates(dim: int, base: float) -> np.ndarray:
+    """[dim / 2] radians per position: base ^ (-2i / dim) (Su et al., 2021)."""
+    return base ** (-np.arange(0, dim, 2) / dim)
+
+
+def stretched_rates(dim: int, base: float, scaling: RotaryScaling) -> np.ndarray:
+    """`rotary_rates` as `scaling` changes them, for the kinds that do not depend on the text."""
+    rates = rotary_rates(dim, base)
+    if scaling.kind == "linear":
+        return rates / scaling.factor
+    if scaling.kind == "llama3":
+        turns = rates * scaling.original_length / (2 * math.pi)
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return rates * (kept + (1.0 - kept) / scaling.factor)
+    if scaling.kind == "yarn":
+        first, last = (
+            dim * math.log(scaling.original_length / (beta * 2 * math.pi)) / (2 * math.log(base))
+            for beta in (scaling.beta_fast, scaling.beta_slow)
+        )
+        if scaling.round_bounds:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, dim - 1)
+        last = last + 0.001 if first == last else last
+        divided = np.clip((np.arange(dim // 2) - first) / (last - first), 0.0, 1.0)
+        return rates * (1.0 - divided + divided / scaling.factor)
+    return rates
+
+
+def attention_factor(scaling: RotaryScaling) -> float:
+    """The factor on cosines and sines: as given, or as the papers of yarn and longrope say."""
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.factor <= 1.0:
+        return 1.0
+    if scaling.kind == "yarn":
+        return 0.1 * math.log(scaling.factor) + 1.0
+    if scaling.kind == "longrope":
+        return math.sqrt(1.0 + math.log(scaling.factor) / math.log(scaling.original_length))
+    return 1.0
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -98,3 +227,78 @@ class RelativeBias(keras.layers.Layer):
     def call(self, span: Span) -> Any:
         bias = self.embedding(self.bucket(span.distance))  # (B or 1, S, T, H)
         return kops.transpose(bias, (0, 3, 1, 2))
+
+
+class RelativeStates(keras.layers.Layer):
+    """States of relative positions for disentangled attention (He et al., 2021): a table of 2 n
+    rows, n buckets to each side, with a norm.
+
+    Returns [1, 2 S - 1, D]: those of the distances S - 1 (a key far before its query) to 1 - S.
+    """
+
+    def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config
+        self.table = Embedding(
+            2 * config.relative_buckets, config.hidden_dim, config.initializer_range, name="table"
+        )
+        self.norm = Norm.of(config, "norm")
+
+    def build(self, input_shape: Any = None) -> None:
+        self.table.build()
+        self.norm.build((None, None, self.config.hidden_dim))
+
+    def bucket(self, distance: Any) -> Any:
+        """Bucket of each distance, signed: exact up to half of the buckets, logarithmic beyond."""
+        buckets, most = self.config.relative_buckets, self.config.relative_max_distance
+        middle = buckets // 2
+        size = kops.cast(kops.maximum(kops.abs(distance), middle), "float32")
+        scale = (middle - 1) / math.log((most - 1) / middle)
+        far = kops.cast(kops.ceil(kops.log(size / middle) * scale), "int32") + middle
+        return kops.where(kops.abs(distance) <= middle, distance, kops.sign(distance) * far)
+
+    def call(self, span: Span) -> Any:
+        buckets = self.config.relative_buckets
+        distance = span.length - 1 - kops.arange(2 * span.length - 1, dtype="int32")
+        rows = kops.clip(self.bucket(distance) + buckets, 0, 2 * buckets - 1)
+        return kops.expand_dims(self.norm(self.table(rows))[0], 0)
+
+
+def disentangled_bias(
+    query: Any, key: Any, place_query: Any, place_key: Any, num_heads: int, scale: float
+) -> Any:
+    """[B, H, S, S] scores of content against distance and of distance against content.
+
+    Args:
+        query: [B, S, H * head_dim] of the text.
+        key: The same.
+        place_query: [1, 2 S - 1, H * head_dim] of the distances, as `RelativeStates` orders them.
+        place_key: The same.
+        num_heads: H.
+        scale: Factor on the scores.
+    """
+    query, key, place_query, place_key = (
+        _heads(x, num_heads) for x in (query * scale, key * scale, place_query, place_key)
+    )
+    content_to_place = _shifted(kops.matmul(query, kops.transpose(place_key, (0, 1, 3, 2))))
+    # Seen from the key, the distances run the other way.
+    backwards = kops.transpose(kops.flip(place_query, axis=2), (0, 1, 3, 2))
+    place_to_content = _shifted(kops.matmul(key, backwards))
+    return content_to_place + kops.transpose(place_to_content, (0, 1, 3, 2))
+
+
+def _heads(x: Any, num_heads: int) -> Any:
+    """[B, S, H * D] -> [B, H, S, D]."""
+    batch, length, width = kops.shape(x)
+    x = kops.reshape(x, (batch, length, num_heads, width // num_heads))
+    return kops.transpose(x, (0, 2, 1, 3))
+
+
+def _shifted(scores: Any) -> Any:
+    """[B, H, S, 2 S - 1] -> [B, H, S, S]: row i, column j takes column S - 1 + j - i."""
+    batch, heads, length, width = kops.shape(scores)
+    flat = kops.reshape(
+        kops.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), (batch, heads, length * (width + 1))
+    )
+    flat = flat[:, :, length - 1 : length - 1 + length * width]
+    return kops.reshape(flat, (batch, heads, length, width))[..., :length]

@@ -57,6 +57,11 @@ class Span:
         return ops.sum(self.mask, axis=1)
 
     @cached_property
+    def longest(self) -> Any:
+        """How many positions the longest row has after the call."""
+        return self.length if self.attention_mask is None else ops.max(self.lengths)
+
+    @cached_property
     def newest(self) -> Any:
         """[B] position of each row's newest token."""
         return self.lengths - 1

@@ -202,7 +202,11 @@ CLASSES: dict[str, Kind] = {
     "CamembertTokenizer": replace(_XLM_ROBERTA, layout="camembert"),
     "MBartTokenizer": _MBART,
     "MBart50Tokenizer": replace(
-        _MBART, single="{lang} $A {eos}", pair="{lang} $A $B {eos}", layout="mbart50"
+        _MBART,
+        tokens={role: token for role, token in _ANGLED.items() if role != "bos"},
+        single="{lang} $A {eos}",
+        pair="{lang} $A $B {eos}",
+        layout="mbart50",
     ),
     "NllbTokenizer": replace(
         _MBART,

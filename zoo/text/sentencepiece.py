@@ -1,17 +1,14 @@
 """SentencePiece models as tokenizers of the `tokenizers` library, id for id."""
 
 import re
-import sys
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from zoo.errors import DataError
-from zoo.text import charsmap, languages
+from zoo.text import languages, piece_text
 from zoo.text.json_file import read_json
 from zoo.text.kinds import Kind
 from zoo.text.piece_file import (
@@ -19,6 +16,7 @@ from zoo.text.piece_file import (
     BYTE,
     CONTROL,
     NORMAL,
+    UNIGRAM,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
@@ -27,7 +25,6 @@ from zoo.text.piece_file import (
     read,
 )
 
-MARK = "\u2581"
 FILES = (
     "tokenizer.model",
     "spiece.model",
@@ -39,7 +36,6 @@ FILES = (
 Options = Mapping[str, Any]
 Layout = tuple[list[Piece], list[str]]  # the vocabulary and the special tokens behind it
 _FAIRSEQ = ("<s>", "<pad>", "</s>", "<unk>")
-_WORDS = f"{MARK}*[^{MARK}]+|{MARK}+"
 
 
 def _control(names: Sequence[str]) -> list[Piece]:
@@ -113,17 +109,17 @@ def build(
         for number, piece in enumerate(vocab)
     ]
     tokenizer = Tokenizer(_model(file, vocab, kind, options))
-    split_punctuation = bool(options.get("split_by_punct"))
-    _text_steps(tokenizer, file, vocab, kind, options, split_punctuation)
+    piece_text.prepare(tokenizer, file, vocab, kind, options)
     return tokenizer, [piece.text for piece in vocab if piece.kind in (CONTROL, UNKNOWN)] + tail
 
 
 def _shared(folder: Path, file: PieceFile, kind: Kind, options: Options) -> Layout:
     """Ids of a `vocab.json`, e.g. of source and target pieces together.
 
-    A piece that only the target has must not match a source text: it gets a name with a space,
-    which prepared text never holds and which the decoder takes off. Pieces that the vocabulary
-    lacks are left out.
+    A piece that only the target has must not match a source text: its name gets two spaces,
+    which prepared text never holds and which the decoder takes off. But the reference looks up
+    unknown characters too, a run of them at once: such names stand between two spaces, and so do
+    runs in a text (`zoo.text.piece_text`). Pieces that the vocabulary lacks are left out.
     """
     path = folder / "vocab.json"
     numbers = read_json(path)
@@ -135,12 +131,15 @@ def _shared(folder: Path, file: PieceFile, kind: Kind, options: Options) -> Layo
         )
     special = {options[role] for role in ("pad", "eos", "unk", "bos") if role in options}
     known = {piece.text: piece for piece in file.pieces if piece.kind not in (CONTROL, UNKNOWN)}
+    characters = {text for text in known if len(text) == 1}
     vocab = []
     for text in sorted(numbers, key=numbers.__getitem__):
         if text in special or re.fullmatch(">>.+<<", text):
             vocab.append(Piece(text, 0.0, UNKNOWN if text == options["unk"] else CONTROL))
         else:
-            vocab.append(known.get(text) or Piece(" " + text, 0.0, UNUSED))
+            run = file.algorithm == UNIGRAM and characters.isdisjoint(text)
+            hidden = f" {text} " if run else f"  {text}"
+            vocab.append(known.get(text) or Piece(hidden, 0.0, UNUSED))
     if kind.layout == "marian":
         return vocab, []
     codes = LANGUAGES.get(options["language_codes"])
@@ -198,100 +197,3 @@ def _merges(vocab: Sequence[Piece]) -> list[tuple[str, str]]:
         halves = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
         merges += [(left, right) for left, right in halves if left in names and right in names]
     return merges
-
-
-def _text_steps(
-    tokenizer: Tokenizer,
-    file: PieceFile,
-    vocab: Sequence[Piece],
-    kind: Kind,
-    options: Options,
-    split_punctuation: bool,
-) -> None:
-    """Normaliser, pre-tokenizer and decoder: what SentencePiece does around its pieces.
-
-    With `legacy=False` a space is put only in front of the whole text, not of each part that
-    follows a special token, and spaces in front are kept.
-    """
-    prefixed = file.dummy_prefix and bool(options.get("add_prefix_space", True))
-    once = not options.get("legacy", True)
-    symbols = [piece.text for piece in vocab if piece.kind == USER_DEFINED]
-    prefix = [normalizers.Prepend(MARK)] * (prefixed and not once and not split_punctuation)
-    steps = _prepared(kind, options)
-    if file.trims_spaces:
-        ends = rf"[ {MARK}]+\z" if once else rf"\A +|[ {MARK}]+\z"
-        steps += _replaced(file.charsmap, symbols)
-        steps += [normalizers.Replace(Regex(ends), ""), normalizers.Replace(Regex(" {2,}"), " ")]
-        steps += prefix
-    else:  # of a text that vanishes the prefix stays
-        steps += [*prefix, *_replaced(file.charsmap, symbols)]
-    if not split_punctuation:
-        steps.append(normalizers.Replace(" ", MARK))
-    if steps:
-        tokenizer.normalizer = normalizers.Sequence(steps)
-
-    cuts: list[pre_tokenizers.PreTokenizer] = []
-    if split_punctuation:
-        cuts += [pre_tokenizers.Punctuation("isolated"), pre_tokenizers.WhitespaceSplit()]
-        scheme = "always" if prefixed else "never"
-        cuts.append(pre_tokenizers.Metaspace(MARK, prepend_scheme=scheme, split=False))
-    elif prefixed and once:
-        # The first puts a space before the text, whatever it starts with; the second marks it.
-        cuts.append(pre_tokenizers.Metaspace(" ", prepend_scheme="first", split=False))
-        cuts.append(pre_tokenizers.Metaspace(MARK, prepend_scheme="never", split=False))
-    if symbols and file.algorithm == BPE:  # Unigram prefers them by their scores
-        either = "|".join(re.escape(text) for text in sorted(symbols, key=len, reverse=True))
-        cuts.append(pre_tokenizers.Split(Regex(either), "isolated"))
-    matched = [piece.text for piece in vocab if piece.kind in (NORMAL, USER_DEFINED)]
-    if MARK in matched and not any(re.search(f"[^{MARK}]{MARK}", text) for text in matched):
-        # No piece reaches across the front of a word: words apart are faster, and can be cached.
-        cuts.append(pre_tokenizers.Split(Regex(_WORDS), "isolated"))
-    if cuts:
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)
-
-    back: list[decoders.Decoder] = []
-    if any(piece.text.startswith(" ") for piece in vocab):
-        back.append(decoders.Replace(" ", ""))
-    back.append(decoders.Replace(MARK, " "))
-    if any(piece.kind == BYTE for piece in vocab):
-        back.append(decoders.ByteFallback())
-    back.append(decoders.Fuse())
-    if prefixed:
-        back.append(decoders.Strip(" ", 1, 0))
-    tokenizer.decoder = decoders.Sequence(back)
-
-
-def _prepared(kind: Kind, options: Options) -> list[normalizers.Normalizer]:
-    """What the reference classes do to a text before they hand it to SentencePiece."""
-    steps: list[normalizers.Normalizer] = []
-    if kind.accents:
-        if options["remove_space"]:
-            space = r"[\s\x{1c}-\x{1f}]+"  # as Python's str.split
-            steps += [normalizers.Replace(Regex(space), " "), normalizers.Strip()]
-        steps += [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-        if not options["keep_accents"]:
-            steps += [normalizers.NFKD(), normalizers.Replace(Regex(_combining()), "")]
-    if options.get("do_lower_case"):
-        # A sigma at the end of a word has a small letter of its own.
-        steps.append(normalizers.Replace(Regex(r"(?<=\p{L})\x{3a3}(?!\p{L})"), "\u03c2"))
-        steps.append(normalizers.Lowercase())
-    return steps
-
-
-@cache
-def _combining() -> str:
-    codes = (code for code in range(sys.maxunicode) if unicodedata.combining(chr(code)))
-    return charsmap.character_class(codes)
-
-
-def _replaced(table: bytes, symbols: Sequence[str]) -> list[normalizers.Normalizer]:
-    """The table of replacements, which pieces that users defined pass unchanged."""
-    steps = charsmap.steps(table)
-    if not steps:
-        return []
-    apply = normalizers.Sequence(steps).normalize_str
-    touched = sorted((s for s in symbols if apply(s) != s), key=len, reverse=True)
-    private = [chr(0xF0000 + number) for number in range(len(touched))]
-    hide = [normalizers.Replace(s, p) for s, p in zip(touched, private, strict=True)]
-    show = [normalizers.Replace(p, s) for s, p in zip(touched, private, strict=True)]
-    return [*hide, *steps, *show]

@@ -66,10 +66,11 @@ def convert(
     }[kind.build]
     renamed = {number: token.content for number, token in numbered.items()}
     backend, special = builder(folder, path, kind, options, tokens, renamed)
-    special += list(options.get("additional_special_tokens") or ())
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
-    special += [content(token) for token in extra]
     _add(backend, kind, tokens, special, numbered, config)
+    more = options.get("additional_special_tokens") or ()
+    backend.add_special_tokens(
+        [added_token(token, special=True) for token in (*more, *extra(config))]
+    )
     _post_process(backend, kind, tokens, options)
     complete = dict(config) | {key: value for key, value in options.items() if value is not None}
     complete |= {f"{role}_token": token for role, token in tokens.items()}
@@ -87,6 +88,12 @@ def input_names(kind: Kind) -> list[str]:
 def content(token: Any) -> str:
     """The text of a token that a configuration writes as a string or with its attributes."""
     return str(token["content"]) if isinstance(token, Mapping) else str(token)
+
+
+def extra(config: Config) -> list[Any]:
+    """Special tokens without a role, as strings or with their attributes."""
+    found = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
+    return list(found.values() if isinstance(found, Mapping) else found)
 
 
 def configured(config: Config) -> dict[str, str]:
@@ -307,7 +314,7 @@ def _post_process(backend: Tokenizer, kind: Kind, tokens: Config, options: dict[
         trim = bool(options.get("trim_offsets", False))
         prefix = bool(options["add_prefix_space"])
         steps.append(processors.ByteLevel(trim_offsets=trim, add_prefix_space=prefix))
-    used = [names[role] for role in re.findall(r"{(\w+)}", pair)]
+    used = [names[role] for role in re.findall(r"{(\w+)}", single + pair)]
     if used:
         numbers = {text: backend.token_to_id(text) for text in used}
         unknown = [text for text, number in numbers.items() if number is None]

@@ -1,0 +1,100 @@
+"""`save_pretrained`: a model becomes a folder that the reference library reads."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from zoo.checkpoints.facts import HARMLESS
+from zoo.checkpoints.tensors import write_tensors
+from zoo.checkpoints.weights import stored_weights
+from zoo.errors import ConfigError
+
+SHARD_BYTES = 5 * 1000**3
+_NOT_KEPT = {"architectures", "dtype", "torch_dtype", "id2label", "label2id", "num_labels"}
+
+
+def save_pretrained(
+    model: Any,
+    folder: str | os.PathLike[str],
+    model_type: str | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes config.json, generation_config.json, safetensors and the tokenizer's files.
+
+    Args:
+        model: A `zoo.TaskModel`.
+        folder: Where to; it is made, and files of a model that it holds are replaced.
+        model_type: The family to write; by default the one the model was read from.
+        max_shard_bytes: Size of a safetensors file beyond which there are several.
+
+    Raises:
+        ConfigError: The family is not known, or cannot express the model's facts.
+        DataError: It has no row for one of the model's weights.
+    """
+    from zoo.families import family
+
+    pretrained = model.pretrained or {}
+    model_type = model_type or pretrained.get("model_type")
+    if model_type is None:
+        raise ConfigError(
+            "this model was not read from a checkpoint: give save_pretrained(model_type=...), "
+            "the family whose form it has"
+        )
+    found = family(model_type)
+    config = found.encode(model.config)
+    again = found.decode(config, f"config.json of a {model_type} model")
+    different = [
+        name
+        for name in vars(again)
+        if getattr(again, name) != getattr(model.config, name) and "dropout" not in name
+    ]
+    if different:
+        raise ConfigError(
+            f"a {model_type} model cannot say "
+            + ", ".join(f"{name} = {getattr(model.config, name)!r}" for name in different)
+        )
+    kept = {
+        key: value
+        for key, value in pretrained.get("config", {}).items()
+        if key in HARMLESS and key not in _NOT_KEPT and pretrained["model_type"] == model_type
+    }
+    config = {**kept, **config, "architectures": [found.form(model.task).architectures[0]]}
+    config["dtype"] = config["torch_dtype"] = _stored_dtype(model)
+    if model.labels is not None:
+        config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(model.labels)}
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        write_tensors(stored_weights(found, model), temporary, max_shard_bytes)
+        _write_json(temporary / "config.json", config)
+        if model.generates:
+            _write_json(temporary / "generation_config.json", _generation(config))
+        if model.tokenizer is not None:
+            model.tokenizer.save(temporary)
+        folder.mkdir(exist_ok=True)
+        for old in [*folder.glob("model*.safetensors"), *folder.glob("model*.index.json")]:
+            old.unlink()
+        for file in sorted(temporary.iterdir()):
+            file.chmod(0o644)
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _stored_dtype(model: Any) -> str:
+    return str(model.dtype_policy.variable_dtype)
+
+
+def _generation(config: dict[str, Any]) -> dict[str, Any]:
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    named = (*names, "forced_bos_token_id", "forced_eos_token_id")
+    return {name: config[name] for name in named if config.get(name) is not None}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

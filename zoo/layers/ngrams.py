@@ -1,0 +1,60 @@
+"""Embeddings of hashed token n-grams."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops as kops
+
+from zoo import ops
+from zoo.layers.linear import Embedding
+
+_FACTOR = 31337
+"""Of the polynomial hash: odd, and below 2^31 / `zoo.backbones.config.MOST_BUCKETS`."""
+
+
+class NgramEmbedding(keras.layers.Layer):
+    """The sum of the embeddings of the n-grams that end at each position, one table row per hash
+    (Bojanowski et al., 2017; Pagnoni et al., 2024, section 3.2). Shapes: [B, S] ids -> [B, S, D].
+
+    Args:
+        lengths: n of each kind of n-gram.
+        buckets: Rows for each n; n-grams that fall together share a row.
+        width: D.
+        initializer_range: Standard deviation of the first values.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        buckets: int,
+        width: int,
+        initializer_range: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.lengths = tuple(lengths)
+        self.buckets = buckets
+        rows = len(self.lengths) * buckets
+        self.rows = Embedding(rows, width, initializer_range, name="rows")
+
+    def build(self, input_shape: Any = None) -> None:
+        self.rows.build()
+
+    def hashes(self, ids: Any) -> Any:
+        """[B, S, number of lengths]: each n-gram's row in the table."""
+        ids = kops.cast(ids, "int32") + 1  # 0 stands before the text
+        longest = max(self.lengths)
+        padded = kops.pad(ids, ((0, 0), (longest - 1, 0)))
+        length = kops.shape(ids)[1]
+        found = []
+        for number, n in enumerate(self.lengths):
+            value = kops.zeros_like(ids)
+            for back in range(n - 1, -1, -1):
+                first = longest - 1 - back
+                value = (value * _FACTOR + padded[:, first : first + length]) % self.buckets
+            found.append(value + number * self.buckets)
+        return kops.stack(found, axis=-1)
+
+    def call(self, ids: Any) -> Any:
+        return kops.sum(ops.embed(self.hashes(ids), self.rows.table), axis=-2)
