@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,44 @@ def _open_run(folder: Path) -> Any:
     return Run.load(folder)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model to export, and what its bundle says of where it came from."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    facts: dict[str, Any]
+    max_new_tokens: int = 64
+
+
+def open_source(folder: Path, task: str | None) -> Source:
+    """The model of a run's folder or of a Hugging Face checkpoint.
+
+    Raises:
+        ExportError: It is a bundle.
+        ZooError: It is neither, or cannot be read.
+    """
+    if (folder / "manifest.json").is_file():
+        raise ExportError(f"{folder} is a bundle already; give the folder of a run or checkpoint")
+    if (folder / "config.json").is_file() and not (folder / "recipe.yaml").is_file():
+        import zoo
+
+        model = zoo.from_pretrained(folder, task=task)
+        model_type = model.pretrained["model_type"]
+        facts = {"checkpoint": folder.resolve().name, "model_type": model_type}
+        return Source(model, model.tokenizer, folder.resolve().name, facts)
+    if task is not None:
+        raise ExportError(f"--task goes with a checkpoint; {folder} is a run, which has its task")
+    from zoo.training.run import Run
+
+    run = Run.load(folder)
+    most = run.recipe.evaluation.generation.max_new_tokens
+    return Source(run.model, run.tokenizer, run.recipe.name, source_of(run), most)
+
+
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
 @click.option("--to", "kind", type=click.Choice(["onnx", "saved_model"]), default="onnx")
 @click.option(
     "--target",
@@ -33,43 +70,44 @@ def _open_run(folder: Path) -> Any:
     help="Fused operators for ONNX Runtime, or standard operators only.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option("--name", help="The bundle's name; by default the recipe's.")
+@click.option("--task", help="A checkpoint's task; by default what its config.json says.")
+@click.option("--name", help="The bundle's name; by default the recipe's or the checkpoint's.")
 @click.option("--opset", type=int, default=18, show_default=True)
 @click.option("--verify/--no-verify", default=True, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace the folder where it exists.")
 def export(
-    run: Path,
+    folder: Path,
     kind: str,
     target: str,
     out: Path,
+    task: str | None,
     name: str | None,
     opset: int,
     verify: bool,
     overwrite: bool,
 ) -> None:
-    """Turn the trained RUN into a bundle or a SavedModel, verified against Keras."""
-    trained = _open_run(run)
-    if trained is None:
-        raise ExportError(f"{run} is a bundle already; give the folder of a run")
+    """Turn a trained RUN, or a Hugging Face CHECKPOINT, into a bundle or a SavedModel, verified
+    against Keras.
+    """
     start_tensorflow()
     from export import to_onnx, to_saved_model
 
     console = Console(stderr=True)
     started = time.perf_counter()
-    with console.status("loading the run") as status:
-        model, tokenizer = trained.model, trained.tokenizer
-        common = {"tokenizer": tokenizer, "verify": verify, "overwrite": overwrite}
+    with console.status("loading the model") as status:
+        source = open_source(folder, task)
+        common = {"tokenizer": source.tokenizer, "verify": verify, "overwrite": overwrite}
         if kind == "saved_model":
-            report = to_saved_model(model, out, progress=status.update, **common)
+            report = to_saved_model(source.model, out, progress=status.update, **common)
         else:
             manifest = to_onnx(
-                model,
+                source.model,
                 out,
                 target=target,
                 opset=opset,
-                name=name or trained.recipe.name,
-                max_new_tokens=trained.recipe.evaluation.generation.max_new_tokens,
-                source=source_of(trained),
+                name=name or source.name,
+                max_new_tokens=source.max_new_tokens,
+                source=source.facts,
                 progress=status.update,
                 **common,
             )

@@ -44,7 +44,7 @@ def reference_values(model: TaskModel, tokenizer: Any, seed: int = 0) -> dict[st
         feeds = {"input_ids": ids, "attention_mask": mask}
         if config.token_types:
             feeds["token_type_ids"] = rng.integers(0, config.token_types, ids.shape) * mask
-        if model.architecture == "encoder":
+        if not model.generates:
             _keep_graph(arrays, name, forward_graph(model), feeds)
             continue
         if model.architecture == "encoder-decoder":

@@ -213,7 +213,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "dynamic-rotary": {
         "positions": "rotary",
         "head_dim": 16,
-        "rotary_scaling": {"kind": "dynamic", "factor": 3.0, "original_length": 30},
+        "rotary_scaling": {"kind": "dynamic", "factor": 3.0, "original_length": 38},
     },
     "longrope": {
         "positions": "rotary",
@@ -221,7 +221,7 @@ DECODERS: dict[str, dict[str, Any]] = {
         "rotary_scaling": {
             "kind": "longrope",
             "factor": 4.0,
-            "original_length": 30,
+            "original_length": 38,
             "short_factors": (1.0, 1.1, 1.2, 1.3),
             "long_factors": (1.0, 2.0, 3.0, 4.0),
         },

@@ -69,9 +69,15 @@ def _resume_command(config: str, overrides: tuple[str, ...], out: Path) -> str:
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def list_(as_json: bool) -> None:
-    """Show recipes, tasks, architectures, tokenizer kinds and data sources."""
+@click.option("--params", is_flag=True, help="Count each preset's parameters (allocates none).")
+def list_(as_json: bool, params: bool) -> None:
+    """Show recipes, families with their presets, tasks, tokenizer kinds and data sources."""
     listing = collect_listing()
+    if params:
+        from zoo.quiet import start_tensorflow
+
+        start_tensorflow()
+        count_presets(listing["families"])
     if as_json:
         click.echo(json.dumps(listing, ensure_ascii=False, indent=2))
         return
@@ -82,6 +88,21 @@ def list_(as_json: bool) -> None:
     for recipe in listing["recipes"]:
         recipes.add_row(recipe["name"], recipe["task"], recipe["description"])
     console.print(recipes)
+    families = Table(title="\nfamilies", title_justify="left", title_style="bold", box=None)
+    for name in ("model_type", "architecture", "tasks", "presets"):
+        families.add_column(name, overflow="fold")
+    for entry in listing["families"]:
+        presets = [
+            f"{name} ({preset.get('counted', preset['parameters']):,})"
+            for name, preset in entry["presets"].items()
+        ]
+        families.add_row(
+            entry["model_type"],
+            entry["architecture"],
+            ", ".join(entry["tasks"]),
+            "\n".join(presets),
+        )
+    console.print(families)
     for title in ("tasks", "architectures", "tokenizers", "sources"):
         names = listing[title]
         if isinstance(names, dict):
@@ -94,6 +115,7 @@ def collect_listing() -> dict[str, Any]:
     from zoo.backbones.config import ARCHITECTURES
     from zoo.data.sources import SOURCES
     from zoo.errors import ConfigError
+    from zoo.families import model_types
     from zoo.training.load import available_recipes, load_recipe
     from zoo.training.recipe import TASKS, TOKENIZERS
 
@@ -107,8 +129,40 @@ def collect_listing() -> dict[str, Any]:
         recipes.append({"name": name, "path": str(path), **facts})
     return {
         "recipes": recipes,
+        "families": [_family_facts(model_type) for model_type in model_types()],
         "tasks": TASKS,
         "architectures": list(ARCHITECTURES),
         "tokenizers": list(TOKENIZERS),
         "sources": list(SOURCES),
     }
+
+
+def _family_facts(model_type: str) -> dict[str, Any]:
+    from zoo.backbones.config import ARCHITECTURES
+    from zoo.families import family
+
+    found = family(model_type)
+    architecture = next(name for name, cls in ARCHITECTURES.items() if cls is found.config)
+    presets = {
+        name: {"parameters": preset.parameters, "task": preset.task}
+        for name, preset in found.presets.items()
+    }
+    return {
+        "model_type": model_type,
+        "architecture": architecture,
+        "tasks": list(found.forms),
+        "presets": presets,
+        "source": found.source,
+    }
+
+
+def count_presets(families: list[dict[str, Any]]) -> None:
+    """Adds to each preset how many parameters its model has, counted from shapes."""
+    from zoo.checkpoints.count import count_parameters
+    from zoo.checkpoints.load import preset_config
+    from zoo.families import family
+
+    for entry in families:
+        for name, preset in entry["presets"].items():
+            config = preset_config(family(entry["model_type"]), name)
+            preset["counted"] = count_parameters(config, preset["task"])
