@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
+PARITY_VENV := .venv-parity
+PARITY_BIN := $(PARITY_VENV)/bin
+PARITY_STAMP := $(PARITY_VENV)/.installed
+PARITY := build/parity
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench clean install
+.PHONY: demo test check bench parity goldens clean install
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -15,6 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[cpu,dev]" --constraint constraints.txt
 	touch $(STAMP)
+
+$(PARITY_STAMP): tests/parity/requirements.txt
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_BIN)/pip install --quiet --upgrade pip
+	$(PARITY_BIN)/pip install --quiet --requirement tests/parity/requirements.txt
+	touch $(PARITY_STAMP)
 
 install: $(STAMP)
 
@@ -34,6 +44,14 @@ bench: $(STAMP)  ## Export seconds and memory, encoder and decoder tokens/s, eac
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.serve
 
+parity: $(STAMP) $(PARITY_STAMP)  ## Every family against torch and transformers, both ways; minutes on 2 cores.
+	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
+	$(BIN)/python -m tests.parity.compare --out $(PARITY) --jobs 2
+
+goldens: $(STAMP) $(PARITY_STAMP)  ## Values of the reference that `make test` compares with.
+	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
+	$(BIN)/python -m tests.parity.goldens --parity $(PARITY)
+
 clean:
-	rm -rf $(VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY_VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+POOLER = r"(^|\.)pooler\."
+TWIN_BIAS = r"(predictions|lm_head)\.bias$"
+"""Beside an untied head's own bias the reference stores that of the tied one, which it ignores."""
 LABELS = {0: "negative", 1: "neutral", 2: "positive"}
 NEW_TOKENS = 12
 
@@ -39,6 +42,8 @@ class Case:
             older folders.
         prefixed: The file keeps the base model's prefix; False: names as the bare model has them.
         extra: Further tensors of the file: name -> shape.
+        unused: Tensors of the file that the task's outputs do not depend on, and that need not come
+            back: a pattern.
         spread: Widens the matrices.
         golden: Stored for the tests that run without the reference.
         required: False: beyond what the zoo promises; a refusal is reported, not a failure.
@@ -63,6 +68,7 @@ class Case:
     stored_as: tuple[tuple[str, str], ...] = ()
     prefixed: bool = True
     extra: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unused: str = ""
     spread: float = 1.0
     golden: bool = False
     required: bool = True
@@ -81,11 +87,11 @@ class Family:
     config: Mapping[str, Any]
     cases: Mapping[str, Case]
     decoder_layers: str | None = None
-    common: Mapping[str, Any] = field(default_factory=dict)
 
     def named(self, model_type: str, kind: str) -> Iterator[Case]:
         """Its cases, each with the shared config below its own."""
         for name, case in self.cases.items():
+            bare = kind == "encoder" and case.architecture.endswith("Model")
             yield dataclasses.replace(
                 case,
                 name=name,
@@ -94,7 +100,7 @@ class Family:
                 layers=self.layers,
                 decoder_layers=self.decoder_layers,
                 config={**self.config, **case.config},
-                **self.common,
+                unused=case.unused or (POOLER if bare else ""),
             )
 
 

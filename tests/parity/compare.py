@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ def has_family(model_type: str) -> bool:
 def compare(case: Case, folder: Path) -> dict[str, Any]:
     """Loads the folder, measures, saves beside it; what went wrong is in `problems`."""
     import zoo
+    from zoo.quiet import start_tensorflow
 
+    start_tensorflow()
     row: dict[str, Any] = {"family": case.model_type, "case": case.name, "problems": []}
     began = time.perf_counter()
     try:
@@ -104,16 +108,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/parity"))
     parser.add_argument("--only", nargs="*", default=[], help="families or family/case")
     parser.add_argument("--python", type=Path, default=REFERENCE_PYTHON, help="the reference's")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
     out = args.out.resolve()
     if not args.python.is_file():
         raise SystemExit(f"{args.python} is missing: run `make parity`, which sets it up")
-    rows, began = [], time.time()
-    for case in all_cases(tuple(args.only)):
-        folder = out / case.folder
-        if not (folder / "values.npz").is_file():
-            raise SystemExit(f"{folder} is missing: run tests.parity.reference --out {args.out}")
-        rows.append(compare(case, folder))
+    cases, began = all_cases(tuple(args.only)), time.time()
+    folders = [out / case.folder for case in cases]
+    missing = [folder for folder in folders if not (folder / "values.npz").is_file()]
+    if missing:
+        raise SystemExit(f"{missing[0]} is missing: run tests.parity.reference --out {args.out}")
+    if args.jobs == 1:
+        rows = list(map(compare, cases, folders))
+    else:
+        with ProcessPoolExecutor(args.jobs, get_context("spawn")) as pool:
+            rows = list(pool.map(compare, cases, folders, chunksize=4))
     read_back(rows, out, args.python)
     print_table(rows, by_case=bool(args.only))
     print(json.dumps({**summary(rows), "seconds": round(time.time() - began, 1)}))

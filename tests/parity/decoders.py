@@ -77,11 +77,16 @@ DECODERS: dict[str, Family] = {
         {
             "plain": Case("GPT2LMHeadModel", {}, golden=True),
             "untied-inner": Case("GPT2LMHeadModel", {"tie_word_embeddings": False, "n_inner": 53}),
-            "scaled-by-layer": Case(
-                "GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True, "n_layer": 3}
+            "scaled-by-layer-upcast": Case(
+                "GPT2LMHeadModel",
+                {
+                    "scale_attn_by_inverse_layer_idx": True,
+                    "reorder_and_upcast_attn": True,
+                    "n_layer": 3,
+                },
+                required=False,
             ),
             "unscaled": Case("GPT2LMHeadModel", {"scale_attn_weights": False}),
-            "upcast": Case("GPT2LMHeadModel", {"reorder_and_upcast_attn": True}),
             "relu": Case("GPT2LMHeadModel", {"activation_function": "relu"}),
             "gelu": Case("GPT2LMHeadModel", {"activation_function": "gelu"}),
             "bare-names-and-masks": Case(
@@ -242,12 +247,12 @@ DECODERS: dict[str, Family] = {
             rope_linear=Case("LlamaForCausalLM", rope("linear", factor=3.0), lengths=LONG),
             rope_dynamic_within=Case(
                 "LlamaForCausalLM",
-                rope("dynamic", factor=2.0, original_max_position_embeddings=64),
+                rope("dynamic", factor=2.0),
             ),
             rope_dynamic_beyond=Case(
                 "LlamaForCausalLM",
                 {
-                    **rope("dynamic", factor=2.0, original_max_position_embeddings=16),
+                    **rope("dynamic", factor=2.0),
                     "max_position_embeddings": 16,
                 },
                 lengths=(3, 24),
@@ -262,6 +267,12 @@ DECODERS: dict[str, Family] = {
                 "LlamaForCausalLM",
                 rope("yarn", **YARN, beta_fast=16.0, beta_slow=2.0, attention_factor=1.3),
                 lengths=LONG,
+            ),
+            rope_yarn_mscale=Case(
+                "LlamaForCausalLM",
+                rope("yarn", **YARN, mscale=1.2, mscale_all_dim=0.7),
+                lengths=LONG,
+                required=False,
             ),
             older_config=Case(
                 "LlamaForCausalLM",
@@ -309,7 +320,6 @@ DECODERS: dict[str, Family] = {
             ),
             no_window=Case("MistralForCausalLM", {"sliding_window": None}),
         ),
-        common={},
     ),
     "mixtral": Family(
         "layers",

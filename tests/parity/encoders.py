@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .cases import LABELS, Case, Family
+from .cases import LABELS, TWIN_BIAS, Case, Family
 
 CLASSES = {"id2label": LABELS, "label2id": {name: i for i, name in LABELS.items()}}
 
@@ -37,7 +37,9 @@ def roberta_like(prefix: str) -> Family:
         ROBERTA,
         {
             **heads(prefix),
-            "untied": Case(f"{prefix}ForMaskedLM", {"tie_word_embeddings": False}),
+            "untied": Case(
+                f"{prefix}ForMaskedLM", {"tie_word_embeddings": False}, unused=TWIN_BIAS
+            ),
             "two-types": Case(f"{prefix}Model", {"type_vocab_size": 2}, token_types=True),
             "classification-golden": Case(
                 f"{prefix}ForSequenceClassification", CLASSES, golden=True, lengths=(2, 6)
@@ -67,7 +69,7 @@ ENCODERS: dict[str, Family] = {
         {
             **heads("Bert", token_types=True),
             "no-types-fed": Case("BertModel", {}),
-            "untied": Case("BertForMaskedLM", {"tie_word_embeddings": False}),
+            "untied": Case("BertForMaskedLM", {"tie_word_embeddings": False}, unused=TWIN_BIAS),
             "relu-big-epsilon": Case("BertModel", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
             "gelu-tanh": Case("BertModel", {"hidden_act": "gelu_new"}),
             "sharded": Case("BertForMaskedLM", {}, shard_bytes=20_000),
@@ -138,7 +140,7 @@ ENCODERS: dict[str, Family] = {
         {**BERT, "pad_token_id": 1},
         {
             **heads("MPNet"),
-            "untied": Case("MPNetForMaskedLM", {"tie_word_embeddings": False}),
+            "untied": Case("MPNetForMaskedLM", {"tie_word_embeddings": False}, unused=TWIN_BIAS),
             "far-apart": Case("MPNetModel", {"max_position_embeddings": 160}, lengths=(3, 150)),
         },
     ),

@@ -39,10 +39,11 @@ def measure(
         if name in values
     }
     found = points(model, feeds, values)
-    if model.decoder is not None and case.cached:
+    generates = model.task.endswith("generation")
+    if generates and case.cached:
         found["cached_buffer"] = cached(model, feeds, values, "buffer", steps)
         found["cached_grow"] = cached(model, feeds, values, "grow", steps)
-    if model.decoder is not None and "greedy" in values:
+    if generates and "greedy" in values:
         found["greedy"] = greedy_equal(model, feeds, values["greedy"][:, :tokens])
     return found
 
@@ -60,17 +61,17 @@ def points(model: Any, feeds: Values, values: Values) -> dict[str, float]:
             ids,
             attention_mask=mask,
             token_type_ids=feeds.get("token_type_ids"),
-            trail=trails[prefix],
+            trail=trails[prefix].append,
         )
     if model.task == "text2text-generation":
         model.decoder.call(
             feeds["decoder_input_ids"],
             memory=model.decoder.project_memory(states),
             memory_attention_mask=mask,
-            trail=trails[""],
+            trail=trails[""].append,
         )
     elif model.decoder is not None:
-        model.decoder.call(ids, attention_mask=mask, trail=trails[""])
+        model.decoder.call(ids, attention_mask=mask, trail=trails[""].append)
     found = {"embeddings": 0.0, "first_layer": 0.0, "output": 0.0}
     for name, trail in trails.items():
         where = target_valid if name == "" else valid

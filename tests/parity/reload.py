@@ -4,7 +4,9 @@ The last line of stdout is a JSON object: case -> largest difference, and proble
 """
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -13,8 +15,6 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-import dataclasses
 
 import numpy as np
 import torch
@@ -33,6 +33,23 @@ UNIMPORTANT = re.compile(
 """Config entries that leave a forward pass' numbers as they are."""
 
 
+DERIVED = {
+    "n_inner",
+    "head_dim",
+    "ffn_hidden_size",
+    "intermediate_size",
+    "num_key_value_heads",
+    "num_kv_heads",
+    "num_ln_in_parallel_attn",
+    "layer_types",
+    "position_embedding_type",
+    "sliding_window_pattern",
+}
+"""Entries that the reference works out where they are absent; writing them out is no change."""
+YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+SAME_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
+
+
 def stored(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a folder's safetensors files."""
     tensors = {}
@@ -43,31 +60,72 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def unequal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], what: str) -> list[str]:
+def unequal(
+    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], what: str, unused: str
+) -> list[str]:
     """Names that only one side has, and those whose values differ in a bit."""
+
+    def shown(names: set[str] | list[str]) -> str:
+        return f"{sorted(names)[:4]} ({len(names)} in all)"
+
+    if unused:
+        one = {name: value for name, value in one.items() if not re.search(unused, name)}
+        other = {name: value for name, value in other.items() if not re.search(unused, name)}
     found = []
-    if lost := sorted(set(one) - set(other)):
-        found.append(f"{what}: lost {lost[:4]} ({len(lost)} in all)")
-    if added := sorted(set(other) - set(one)):
-        found.append(f"{what}: added {added[:4]} ({len(added)} in all)")
+    if lost := set(one) - set(other):
+        found.append(f"{what}: lost {shown(lost)}")
+    if added := set(other) - set(one):
+        found.append(f"{what}: added {shown(added)}")
     changed = [
         name
-        for name in sorted(set(one) & set(other))
+        for name in set(one) & set(other)
         if one[name].shape != other[name].shape
         or not torch.equal(one[name].float(), other[name].float())
     ]
     if changed:
-        found.append(f"{what}: changed {changed[:4]} ({len(changed)} in all)")
+        found.append(f"{what}: changed {shown(changed)}")
     return found
 
 
+def yarn_factor(facts: dict[str, Any]) -> float:
+    """What YaRN multiplies cosines and sines by, given or worked out."""
+    if facts.get("attention_factor") is not None:
+        return round(facts["attention_factor"], 9)
+
+    def scale(of: float) -> float:
+        return 0.1 * of * math.log(facts["factor"]) + 1.0
+
+    if facts.get("mscale") and facts.get("mscale_all_dim"):
+        return round(scale(facts["mscale"]) / scale(facts["mscale_all_dim"]), 9)
+    return round(scale(1.0), 9)
+
+
+def plain(value: Any) -> Any:
+    """A config value as it is compared: one of the ways to write the same."""
+    if isinstance(value, dict) and value.get("rope_type") is not None:
+        facts = {key: part for key, part in value.items() if key != "type"}
+        if facts["rope_type"] == "yarn":
+            facts = {**YARN, **facts, "attention_factor": yarn_factor(facts)}
+            facts = {key: part for key, part in facts.items() if not key.startswith("mscale")}
+        if facts["rope_type"] == "dynamic":  # counts from max_position_embeddings
+            facts.pop("original_max_position_embeddings", None)
+        return {key: part for key, part in facts.items() if part is not None}
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, str):
+        return SAME_ACTIVATIONS.get(value, value)
+    return None if value is False else value  # an entry that is off may be left out
+
+
 def config_problems(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    names = sorted(set(one) | set(other))
-    return [
-        f"config {name} = {other.get(name)!r}, was {one.get(name)!r}"
-        for name in names
-        if not UNIMPORTANT.search(name) and one.get(name) != other.get(name)
-    ]
+    """Entries that matter and differ."""
+    found = []
+    for name in sorted(set(one) | set(other)):
+        was, now = plain(one.get(name)), plain(other.get(name))
+        written_out = was is None and name in DERIVED
+        if not UNIMPORTANT.search(name) and was != now and not written_out:
+            found.append(f"config {name} = {other.get(name)!r}, was {one.get(name)!r}")
+    return found
 
 
 @torch.no_grad()
@@ -83,22 +141,22 @@ def check(case: Case, folder: Path) -> dict[str, Any]:
         problems.append(f"architectures = [{architecture!r}], was [{case.architecture!r}]")
     model, missing = load(architecture, ours)
     original, not_there = load(architecture, folder)
-    if lost := sorted(set(missing) - set(not_there)):
+    lost = [name for name in missing if name not in not_there]
+    if lost := [name for name in lost if not (case.unused and re.search(case.unused, name))]:
         problems.append(f"the reference misses {lost}")
     problems += config_problems(original.config.to_dict(), model.config.to_dict())
-    problems += unequal(dict(original.state_dict()), dict(model.state_dict()), "weights")
+    state = dict(model.state_dict())
+    problems += unequal(dict(original.state_dict()), state, "weights", case.unused)
     if case.prefixed and not case.stored_as and case.task is None:
-        before = {
-            k: v for k, v in stored(folder).items() if k in model.state_dict() or not case.extra
-        }
-        problems += unequal(before, stored(ours), "file")
+        extra = {name for name in case.extra if name not in state}
+        before = {name: value for name, value in stored(folder).items() if name not in extra}
+        problems += unequal(before, stored(ours), "file", case.unused)
     with np.load(folder / "values.npz") as file:
         values = dict(file)
-    inputs = {k: v for k, v in values.items() if "/" not in k and (k.endswith(("_ids", "_mask")))}
+    inputs = {name: v for name, v in values.items() if name.endswith(("_ids", "_mask"))}
     found = values_of(dataclasses.replace(case, architecture=architecture), model, inputs)
-    difference = 0.0
-    for name, value in found.items():
-        difference = max(difference, float(np.abs(value - values[name]).max()))
+    gaps = [float(np.abs(value - values[name]).max()) for name, value in found.items()]
+    difference = float(np.max(gaps))
     if not difference <= TOLERANCE:
         problems.append(f"outputs differ by {difference:.3g}")
     return {"difference": difference, "problems": problems}

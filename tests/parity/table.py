@@ -14,7 +14,7 @@ COLORS = {"ok": "green", "failed": "red", "refused": "yellow", "not supported ye
 def worst(rows: list[dict[str, Any]], *names: str) -> float | None:
     """The largest difference under these names; NaN wins, None where nothing was measured."""
     found = [row[name] for row in rows for name in names if row.get(name) is not None]
-    return float(np.max(found)) if found else None
+    return float(f"{np.max(found):.3g}") if found else None
 
 
 def share(rows: list[dict[str, Any]], name: str) -> str:
