@@ -192,7 +192,7 @@ def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
 def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
     if not model.generates:
         return None
-    config: Any = model.config
+    config: Any = model.decoder.config
     return CacheSpec(
         layout=CACHES[target],
         num_layers=len(model.decoder.layers),

@@ -63,8 +63,8 @@ _OUTPUT_AXES: dict[str, tuple[str, ...]] = {
     "token-classification": (BATCH, SEQUENCE, "num_labels"),
     "question-answering": (BATCH, SEQUENCE),
     "fill-mask": (BATCH, SEQUENCE, "vocab_size"),
-    "feature-extraction": (BATCH, SEQUENCE, "hidden_dim"),
-    "sentence-similarity": (BATCH, "hidden_dim"),
+    "feature-extraction": (BATCH, SEQUENCE, "output_dim"),
+    "sentence-similarity": (BATCH, "output_dim"),
 }
 
 
@@ -80,7 +80,7 @@ def forward_graph(model: TaskModel) -> Graph:
     sizes = {
         "num_labels": len(model.labels or ()),
         "vocab_size": model.config.vocab_size,
-        "hidden_dim": model.config.hidden_dim,
+        "output_dim": model.config.output_dim,
     }
     axes = _OUTPUT_AXES.get(model.task, (BATCH, length, "vocab_size"))
     outputs = tuple(
@@ -92,9 +92,8 @@ def forward_graph(model: TaskModel) -> Graph:
 
 def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor]:
     """Keys and values of every layer; `kind` is "", "decoder." or "encoder."."""
-    config: Any = model.config
     decoder: Any = model.decoder
-    axes = (BATCH, config.num_kv_heads, length, config.head_dim)
+    axes = (BATCH, decoder.config.num_kv_heads, length, decoder.config.head_dim)
     return [
         Tensor(f"{prefix}.{i}.{kind}{part}", "float32", axes)
         for i in range(len(decoder.layers))

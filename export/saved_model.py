@@ -180,7 +180,7 @@ def _stepped(
                 constants[name.replace("present.", "past_key_values.", 1)] = value
         ids = feeds["decoder_input_ids"]
         mask = np.ones_like(ids)
-    shape = (len(ids), model.config.num_kv_heads, 0, model.config.head_dim)
+    shape = (len(ids), decoder.config.num_kv_heads, 0, decoder.config.head_dim)
     kind = "decoder." if model.encoder is not None else ""
     past = {
         f"past_key_values.{i}.{kind}{part}": tf.zeros(shape)

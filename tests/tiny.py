@@ -242,6 +242,22 @@ DECODERS: dict[str, dict[str, Any]] = {
         "positions": "rotary",
         "rotary_scaling": {"kind": "linear", "factor": 2.0},
     },
+    "rounded-alibi": {
+        "num_layers": 2,
+        "positions": "none",
+        "position_bias": "rounded_alibi",
+        "qk_norm": "layer",
+        "qk_norm_scope": "each_head",
+    },
+    "unscaled-norms": {
+        "num_layers": 2,
+        "norm_scale": False,
+        "norm_bias": False,
+        "qk_norm": "layer",
+        "embedding_dim": 10,
+        "output_dim": 14,
+    },
+    "offset-in-some-norms": {"qk_norm": "layer", "qk_norm_bias": False},
 }
 
 ENCODER_DECODERS: dict[str, dict[str, Any]] = {
@@ -281,6 +297,18 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
         "head_dim": 16,
         "norm": "rms",
         "max_target_length": 33,
+    },
+    "different-stacks": {
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 5,
+        "num_decoder_layers": 1,
+        "decoder_num_heads": 6,
+        "decoder_intermediate_dim": 29,
+        "positions": "sinusoidal",
+        "sinusoid_form": "interleaved",
+        "logit_bias": True,
     },
 }
 

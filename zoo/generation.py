@@ -111,7 +111,7 @@ def _choose(
 
 def _empty_cache(model: Any, batch: int, capacity: int) -> list[tuple[Any, Any]]:
     """Zeros for every layer's keys and values: [batch, kv_heads, capacity, head_dim] each."""
-    config = model.config
+    config = model.decoder.config
     shape = (batch, config.num_kv_heads, capacity, config.head_dim)
     zeros = kops.zeros(shape, model.compute_dtype)
     return [(zeros, zeros)] * len(model.decoder.layers)
@@ -121,7 +121,7 @@ def _compiled(model: Any, name: str) -> Any:
     """`model.encode` or a cached step as a compiled function, traced once for all shapes."""
     functions = model.__dict__.setdefault("_generation_functions", {})
     if name not in functions:
-        config, ids = model.config, ((None, None), "int32")
+        config, ids = model.decoder.config, ((None, None), "int32")
         cache = ((None, config.num_kv_heads, None, config.head_dim), model.compute_dtype)
         layers = [(cache, cache)] * len(model.decoder.layers)
         if name == "encode":

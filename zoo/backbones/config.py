@@ -2,7 +2,7 @@
 model.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from zoo.config import from_mapping, frozen, to_mapping
@@ -98,7 +98,8 @@ class TransformerConfig:
             and keys (rotary), or not so.
         position_bias: What is added to the scores: nothing, ALiBi's slopes, T5's learned bias per
             bucket of distance (relative), or DeBERTa's terms of content and distance
-            (disentangled).
+            (disentangled). "rounded_alibi" is ALiBi as Falcon has it: slope times the key's
+            position, computed in bfloat16 and scaled as the scores are.
         position_offset: Row of the learned or sinusoidal table that belongs to the first position.
         sinusoid_form: Sines first and cosines behind them ("halves"), the same with the wavelengths
             of tensor2tensor, or taking turns ("interleaved").
@@ -115,6 +116,7 @@ class TransformerConfig:
         attention_output_bias: So has attention's output projection; None: as `projection_bias`.
         projection_bias: The other projections (attention output, feed-forward) have a bias.
         norm_bias: Layer norms have an offset.
+        norm_scale: Norms have a scale; False: they leave mean 0 and variance 1 as they are.
         attention_scale: Factor on the scores; None: head_dim ** -0.5.
         attention_softcap: Scores become c tanh(scores / c).
         attention_sinks: Each head has a learned score that takes a share of the softmax.
@@ -124,12 +126,15 @@ class TransformerConfig:
         qk_norm: Norm of queries and keys before the positions enter.
         qk_norm_scope: One norm shared by all heads ("head"), one for each head ("each_head"), or
             one over all heads together ("all").
+        qk_norm_bias: That norm has an offset, if a layer norm; None: as `norm_bias`.
         window: Local attention: positions back that are seen (to each side, in an encoder).
         global_layers: With `window`, numbers of the layers that see everything.
         embedding_dim: Width of the token embedding, which a linear map brings to `hidden_dim`;
             None: `hidden_dim` itself.
         embedding_projection_bias: That map has a bias.
         embedding_projection_first: It comes before positions, segments and norm, not after.
+        output_dim: Width of the states that leave the last block, to which a linear map without
+            bias brings them; None: `hidden_dim`, without a map.
         ngram_lengths: n of the token n-grams that are embedded beside the tokens, each by its hash
             (encoders only: a cached step does not see the tokens before it).
         ngram_buckets: Rows of the table for each n.
@@ -178,7 +183,7 @@ class TransformerConfig:
     first_norm: bool = True
     shared_blocks: int | None = None
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
-    position_bias: Literal["alibi", "relative", "disentangled"] | None = None
+    position_bias: Literal["alibi", "rounded_alibi", "relative", "disentangled"] | None = None
     position_offset: int = 0
     sinusoid_form: Literal["halves", "tensor2tensor", "interleaved"] = "halves"
     rotary_base: float = 10000.0
@@ -193,6 +198,7 @@ class TransformerConfig:
     attention_output_bias: bool | None = None
     projection_bias: bool = True
     norm_bias: bool = True
+    norm_scale: bool = True
     attention_scale: float | None = None
     attention_softcap: float | None = None
     attention_sinks: bool = False
@@ -201,11 +207,13 @@ class TransformerConfig:
     logit_bias: bool = False
     qk_norm: Literal["layer", "rms"] | None = None
     qk_norm_scope: Literal["head", "each_head", "all"] = "head"
+    qk_norm_bias: bool | None = None
     window: int | None = None
     global_layers: tuple[int, ...] = ()
     embedding_dim: int | None = None
     embedding_projection_bias: bool = True
     embedding_projection_first: bool = False
+    output_dim: int | None = None
     ngram_lengths: tuple[int, ...] = ()
     ngram_buckets: int = 30011
     embedding_norm: bool = False
@@ -242,7 +250,9 @@ class TransformerConfig:
         derive("intermediate_dim", 4 * self.hidden_dim)
         derive("expert_dim", self.intermediate_dim)
         derive("attention_output_bias", self.projection_bias)
+        derive("qk_norm_bias", self.norm_bias)
         derive("embedding_dim", self.hidden_dim)
+        derive("output_dim", self.hidden_dim)
         derive("final_norm", self.norm_position != "post")
         self._require(
             "num_kv_heads",
@@ -252,8 +262,15 @@ class TransformerConfig:
         self._require("head_dim", self.head_dim > 0, "must be positive")
         derive("attention_scale", self.head_dim**-0.5)
         self._require("intermediate_dim", self.intermediate_dim > 0, "must be positive")
-        for name in ("norm_epsilon", "rotary_base", "initializer_range", "embedding_dim"):
+        for name in ("norm_epsilon", "rotary_base", "initializer_range"):
             self._require(name, getattr(self, name) > 0, "must be positive")
+        for name in ("embedding_dim", "output_dim"):
+            self._require(name, getattr(self, name) > 0, "must be positive")
+        self._require(
+            "output_dim",
+            self.output_dim == self.hidden_dim or not isinstance(self, EncoderDecoderConfig),
+            f"must be hidden_dim ({self.hidden_dim}) in an encoder-decoder",
+        )
         self._require("position_offset", self.position_offset >= 0, "must not be negative")
         self._require(
             "ngram_lengths",
@@ -284,6 +301,12 @@ class TransformerConfig:
         )
         self._require(
             "norm_unit_offset", not self.norm_unit_offset or self.norm == "rms", 'needs norm="rms"'
+        )
+        self._require(
+            "norm_scale",
+            self.norm_scale
+            or not (self.norm_unit_offset or (self.norm_bias and self.norm == "layer")),
+            "can only be False without norm_bias and norm_unit_offset",
         )
         self._require("rotary_fraction", 0 < self.rotary_fraction <= 1, "must be in (0, 1]")
         if self.positions == "rotary":
@@ -354,7 +377,7 @@ class TransformerConfig:
     @property
     def rotary_dim(self) -> int:
         """Features of each head that rotary positions turn."""
-        return int(self.head_dim * self.rotary_fraction)
+        return int(self.head_dim * self.rotary_fraction + 1e-6)  # a fraction may be a quotient
 
     def layer_window(self, index: int) -> int | None:
         """The window of layer `index`, None where it sees everything."""
@@ -377,25 +400,66 @@ class EncoderDecoderConfig(TransformerConfig):
 
     Attributes:
         num_decoder_layers: Blocks of the decoder; None: as `num_layers`.
+        decoder_num_heads: Query heads of its attentions; None: as `num_heads`. As many of them
+            share a key and value head as in the encoder.
+        decoder_head_dim: Width of one; None: as `head_dim`, or hidden_dim / decoder_num_heads where
+            the number of heads differs.
+        decoder_intermediate_dim: Inner width of its feed-forward layers; None: as
+            `intermediate_dim`.
         decoder_start_token_id: What the decoder's text begins with.
         share_embeddings: One token embedding for both sides.
         max_target_length: Longest decoder text; None: as `max_length`.
     """
 
     num_decoder_layers: int | None = None
+    decoder_num_heads: int | None = None
+    decoder_head_dim: int | None = None
+    decoder_intermediate_dim: int | None = None
     decoder_start_token_id: int = 0
     share_embeddings: bool = True
     max_target_length: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        heads, head_dim = self.decoder_num_heads or self.num_heads, self.head_dim
+        if heads != self.num_heads and self.decoder_head_dim is None:
+            self._require(
+                "decoder_num_heads",
+                self.hidden_dim % heads == 0,
+                f"must divide hidden_dim ({self.hidden_dim}) where decoder_head_dim is not given",
+            )
+            head_dim = self.hidden_dim // heads
         for name, value in (
             ("num_decoder_layers", self.num_layers),
+            ("decoder_num_heads", self.num_heads),
+            ("decoder_head_dim", head_dim),
+            ("decoder_intermediate_dim", self.intermediate_dim),
             ("max_target_length", self.max_length),
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
             self._require(name, getattr(self, name) > 0, "must be positive")
+        self._require(
+            "decoder_num_heads",
+            self.decoder_num_heads * self.num_kv_heads % self.num_heads == 0,
+            f"must be a multiple of num_heads / num_kv_heads ({self.num_heads} / "
+            f"{self.num_kv_heads})",
+        )
+
+    @property
+    def decoder_side(self) -> "EncoderDecoderConfig":
+        """The same facts with the decoder's sizes in the place of the encoder's."""
+        own_scale = self.attention_scale != self.head_dim**-0.5
+        own_experts = self.expert_dim != self.intermediate_dim
+        return replace(
+            self,
+            num_heads=self.decoder_num_heads,
+            num_kv_heads=self.decoder_num_heads * self.num_kv_heads // self.num_heads,
+            head_dim=self.decoder_head_dim,
+            intermediate_dim=self.decoder_intermediate_dim,
+            attention_scale=self.attention_scale if own_scale else None,
+            expert_dim=self.expert_dim if own_experts else None,
+        )
 
 
 ARCHITECTURES: dict[str, type[TransformerConfig]] = {

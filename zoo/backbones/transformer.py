@@ -13,7 +13,14 @@ from zoo.layers.block import Block
 from zoo.layers.linear import Embedding, Linear
 from zoo.layers.ngrams import NgramEmbedding
 from zoo.layers.norm import Norm
-from zoo.layers.positions import AlibiBias, RelativeBias, RelativeStates, Rotary, sinusoids
+from zoo.layers.positions import (
+    AlibiBias,
+    RelativeBias,
+    RelativeStates,
+    Rotary,
+    RoundedAlibiBias,
+    sinusoids,
+)
 from zoo.layers.span import CacheLayout, Span
 
 
@@ -113,7 +120,8 @@ class Embeddings(keras.layers.Layer):
 
 
 class Stack(keras.layers.Layer):
-    """Embeddings, blocks and final norm: an encoder (causal=False) or a decoder (causal=True).
+    """Embeddings, blocks, final norm and output map: an encoder (causal=False) or a decoder
+    (causal=True).
 
     Args:
         config: The facts.
@@ -147,6 +155,9 @@ class Stack(keras.layers.Layer):
         self.bias = self.relative_states = None
         if config.position_bias == "alibi":
             self.bias = AlibiBias(config.num_heads, name="alibi")
+        elif config.position_bias == "rounded_alibi":
+            facts = (config.num_heads, length, config.attention_scale)
+            self.bias = RoundedAlibiBias(*facts, name="alibi")
         elif config.position_bias == "disentangled":
             self.relative_states = RelativeStates(config, name="relative_states")
         elif config.position_bias == "relative":
@@ -157,19 +168,24 @@ class Stack(keras.layers.Layer):
                 bidirectional=not causal,
                 name="relative_bias",
             )
-        self.final_norm = None
+        self.final_norm = self.output_projection = None
         if config.final_norm:
             self.final_norm = Norm.of(config, "final_norm")
+        if config.output_dim != config.hidden_dim:
+            self.output_projection = Linear(
+                config.output_dim, False, config.initializer_range, name="output_projection"
+            )
 
     def build(self, input_shape: Any = None) -> None:
         self.embeddings.build()
         for block in self.blocks:
             block.build((None, None, self.config.hidden_dim))
         for part in (self.bias, self.relative_states):
-            if part is not None and not isinstance(part, AlibiBias):
+            if part is not None and not isinstance(part, AlibiBias | RoundedAlibiBias):
                 part.build()
-        if self.final_norm is not None:
-            self.final_norm.build((None, None, self.config.hidden_dim))
+        for part in (self.final_norm, self.output_projection):
+            if part is not None:
+                part.build((None, None, self.config.hidden_dim))
 
     def call(
         self,
@@ -197,8 +213,8 @@ class Stack(keras.layers.Layer):
             training: Whether dropout is on.
 
         Returns:
-            (hidden states [B, S, D], each layer's present, or None without a cache, the span of the
-            call).
+            (hidden states [B, S, output_dim], each layer's present, or None without a cache, the
+            span of the call).
         """
         span = Span(attention_mask, kops.shape(input_ids)[1], self.causal, cache)
         memory_span = None
@@ -232,6 +248,8 @@ class Stack(keras.layers.Layer):
             x = self.final_norm(x, update=update)[0]
         elif update is not None:
             x = x + update
+        if self.output_projection is not None:
+            x = self.output_projection(x)
         return x, None if cache is None else presents, span
 
     def project_memory(self, states: Any) -> list[KeyValue]:
@@ -258,7 +276,7 @@ def cross_decoder(
 ) -> Stack:
     """The decoder of an encoder-decoder; `tokens` is the encoder's embedding where it is shared."""
     return Stack(
-        config,
+        config.decoder_side,
         causal=True,
         num_layers=config.num_decoder_layers,
         length=config.max_target_length,
