@@ -150,6 +150,7 @@ CLASSES: dict[str, Kind] = {
         **_BERT_SHAPES,
         type_ids=True,
         options={"add_prefix_space": False},
+        reloads=False,  # transformers 5 doubles the separator of a pair
     ),
     "GPT2Tokenizer": _GPT2,
     "CodeGenTokenizer": _GPT2,

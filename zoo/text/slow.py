@@ -120,6 +120,11 @@ def added_token(token: Any, special: bool = False, **flags: bool) -> AddedToken:
     return AddedToken(content(token), **flags)
 
 
+def _unnormalized(token: AddedToken) -> AddedToken:
+    flags = {name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "special")}
+    return AddedToken(token.content, normalized=False, **flags)
+
+
 def _guess(folder: Path, path: Path | None) -> str:
     """The class that the files themselves suggest."""
     names = {path.name} if path else {entry.name for entry in folder.iterdir()}
@@ -267,12 +272,23 @@ def _add(
     numbered: Mapping[int, AddedToken],
     config: Config,
 ) -> None:
-    """Make tokens special; those that the vocabulary lacks follow it in the reference's order."""
+    """Make tokens special; those that the vocabulary lacks follow it in the reference's order.
+
+    Args:
+        backend: the tokenizer to change.
+        kind: facts of its class.
+        tokens: role to token.
+        special: the class's own special tokens, those behind the vocabulary in order.
+        numbered: id to token, as the folder says.
+        config: its configuration, which may give a role's token attributes.
+    """
+    if kind.build == "sentencepiece":  # its text steps put marks into a text: match before them
+        numbered = {number: _unnormalized(token) for number, token in numbered.items()}
     flags = {token.content: token for token in numbered.values()}
     for role in _ROLE_ORDER:
         token = config.get(f"{role}_token")
         if isinstance(token, Mapping):
-            flags.setdefault(content(token), added_token(token, special=True))
+            flags.setdefault(content(token), _unnormalized(added_token(token, special=True)))
     if kind.mask_takes_space and "mask" in tokens:
         mask = tokens["mask"]
         flags.setdefault(mask, AddedToken(mask, lstrip=True, normalized=False, special=True))
@@ -282,13 +298,16 @@ def _add(
         token.special = True
         return token
 
-    backend.add_special_tokens([special_token(text) for text in dict.fromkeys(special)])
+    # What the folder numbers itself stands there; the class's own tokens go where room is left.
+    known = [text for text in special if backend.token_to_id(text) is not None]
+    backend.add_special_tokens([special_token(text) for text in known])
+    waiting = [text for text in special if text not in known and text not in flags]
     for number, token in numbered.items():
-        known = backend.token_to_id(token.content)
-        if known is None:
-            filler = range(backend.get_vocab_size(), number)
-            backend.add_tokens([f"<unused_{gap}>" for gap in filler])
+        while backend.token_to_id(token.content) is None and backend.get_vocab_size() < number:
+            text = waiting.pop(0) if waiting else f"<unused_{backend.get_vocab_size()}>"
+            backend.add_special_tokens([special_token(text)])
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+    backend.add_special_tokens([special_token(text) for text in waiting])
     roles = [tokens[role] for role in _ROLE_ORDER if role in tokens]
     backend.add_special_tokens([special_token(text) for text in dict.fromkeys(roles)])
 
@@ -302,10 +321,8 @@ def _post_process(backend: Tokenizer, kind: Kind, tokens: Config, options: dict[
     if options.get("legacy_behaviour"):
         single, pair = "$A {eos} {lang}", "$A $B {eos} {lang}"
     if "add_bos_token" in options:
-        front, back = (
-            "{bos}" * bool(options["add_bos_token"]),
-            "{eos}" * bool(options.get("add_eos_token")),
-        )
+        front = "{bos}" if options["add_bos_token"] else ""
+        back = "{eos}" if options.get("add_eos_token") else ""
         single = f"{front} $A {back}"
         pair = f"{single} {front}:1 $B:1 {back}:1".replace(" :1", "")
     names = dict(tokens) | {"lang": language}
