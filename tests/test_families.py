@@ -27,6 +27,13 @@ def all_goldens() -> list[Golden]:
     return [golden for path in STORED for golden in goldens.read(path)]
 
 
+@pytest.fixture
+def untraced(monkeypatch) -> None:
+    """Generation step by step: tracing would take most of a test's time (`make parity` traces)."""
+    monkeypatch.setattr("zoo.generation.as_graph", lambda function, signature=None: function)
+
+
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("golden", all_goldens(), ids=lambda golden: golden.case.folder)
 def test_a_family_computes_and_saves_what_the_reference_does(golden: Golden, tmp_path) -> None:
     if not module_of(golden.case.model_type).is_file():

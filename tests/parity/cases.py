@@ -1,7 +1,7 @@
 """What a parity case is, and the table of all cases: data alone, read by both environments.
 
 A case is a class of the reference library, its config, and what is fed. The tables stand in
-`encoders.py`, `decoders.py` and `encoder_decoders.py`.
+`encoders.py`, `decoders.py`, `gated_decoders.py` and `encoder_decoders.py`.
 """
 
 import dataclasses
@@ -41,7 +41,9 @@ class Case:
         stored_as: (pattern, replacement) pairs that give the file's tensors other names: those of
             older folders.
         prefixed: The file keeps the base model's prefix; False: names as the bare model has them.
-        extra: Further tensors of the file: name -> shape.
+        extra: Further tensors of the file: name -> shape. Position ids and causal masks, as older
+            files hold them, get their own values.
+        copies: Further tensors of the file that repeat others: name -> name.
         unused: Tensors of the file that the task's outputs do not depend on, and that need not come
             back: a pattern.
         spread: Widens the matrices.
@@ -68,6 +70,7 @@ class Case:
     stored_as: tuple[tuple[str, str], ...] = ()
     prefixed: bool = True
     extra: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     unused: str = ""
     spread: float = 1.0
     golden: bool = False
@@ -109,8 +112,13 @@ def all_cases(only: tuple[str, ...] = ()) -> list[Case]:
     from .decoders import DECODERS
     from .encoder_decoders import ENCODER_DECODERS
     from .encoders import ENCODERS
+    from .gated_decoders import GATED_DECODERS
 
-    tables = {"encoder": ENCODERS, "decoder": DECODERS, "encoder-decoder": ENCODER_DECODERS}
+    tables = {
+        "encoder": ENCODERS,
+        "decoder": {**DECODERS, **GATED_DECODERS},
+        "encoder-decoder": ENCODER_DECODERS,
+    }
     cases = [
         case
         for kind, families in tables.items()

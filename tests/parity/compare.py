@@ -125,7 +125,10 @@ def main() -> None:
             rows = list(pool.map(compare, cases, folders, chunksize=4))
     read_back(rows, out, args.python)
     print_table(rows, by_case=bool(args.only))
-    print(json.dumps({**summary(rows), "seconds": round(time.time() - began, 1)}))
+    found = {**summary(rows), "seconds": round(time.time() - began, 1)}
+    if not args.only:
+        (out / "parity.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
     sys.exit(any(row["state"] == "failed" for row in rows))
 
 

@@ -38,6 +38,12 @@ HEAD = {"lm_head.weight": (99, 36)}
 V11 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 
+def shared(prefix: str = "", source: str = "shared.weight") -> dict[str, str]:
+    """The shared embedding once more under the stacks' names, as older files have it."""
+    names = (f"{prefix}encoder.embed_tokens.weight", f"{prefix}decoder.embed_tokens.weight")
+    return dict.fromkeys(names, f"{prefix}{source}")
+
+
 def bart_like(prefix: str, architecture: str = "", **cases: Case) -> dict[str, Case]:
     """What all of BART's relatives have."""
     name = architecture or f"{prefix}ForConditionalGeneration"
@@ -45,6 +51,9 @@ def bart_like(prefix: str, architecture: str = "", **cases: Case) -> dict[str, C
         "plain": Case(name, {}, golden=True),
         "scaled-relu": Case(name, {"scale_embedding": True, "activation_function": "relu"}),
         "unscaled-gelu": Case(name, {"scale_embedding": False, "activation_function": "gelu"}),
+        "hub-file": Case(
+            name, {}, copies={**shared("model."), "lm_head.weight": "model.shared.weight"}
+        ),
         "swish": Case(name, {"activation_function": "swish"}),
         "different-stacks": Case(
             name, {"decoder_attention_heads": 6, "decoder_ffn_dim": 41, "decoder_layers": 1}
@@ -59,6 +68,17 @@ ENCODER_DECODERS: dict[str, Family] = {
         T5,
         {
             "plain": Case("T5ForConditionalGeneration", {}, golden=True),
+            "hub-file": Case(
+                "T5ForConditionalGeneration",
+                {},
+                extra={
+                    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": (8, 3)
+                },
+                copies={**shared(), "lm_head.weight": "shared.weight"},
+            ),
+            "v1.1-hub-file": Case(
+                "T5ForConditionalGeneration", V11, raw_config=True, extra=HEAD, copies=shared()
+            ),
             "long": Case("T5ForConditionalGeneration", {}, lengths=LONG, target_lengths=(18, 1, 7)),
             "gated-tied": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu"}),
             "v1.1": Case(
@@ -92,6 +112,9 @@ ENCODER_DECODERS: dict[str, Family] = {
         BART,
         bart_like(
             "Bart",
+            bare_names=Case(
+                "BartForConditionalGeneration", {}, prefixed=False, extra={"encoder.version": (1,)}
+            ),
             sharded=Case("BartForConditionalGeneration", {}, shard_bytes=30_000),
         ),
         decoder_layers="decoder.layers",
@@ -141,7 +164,17 @@ ENCODER_DECODERS: dict[str, Family] = {
     "m2m_100": Family(
         "encoder.layers",
         {**BART, "scale_embedding": True, "activation_function": "relu"},
-        bart_like("M2M100"),
+        bart_like(
+            "M2M100",
+            sinusoids_in_file=Case(
+                "M2M100ForConditionalGeneration",
+                {},
+                extra={
+                    "model.encoder.embed_positions.weights": (42, 36),
+                    "model.decoder.embed_positions.weights": (42, 36),
+                },
+            ),
+        ),
         decoder_layers="decoder.layers",
     ),
     "blenderbot": Family(

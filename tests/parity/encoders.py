@@ -30,6 +30,31 @@ def heads(prefix: str, golden: str = "masked-lm", **case: Any) -> dict[str, Case
     return rows
 
 
+def hub_file(
+    architecture: str,
+    base: str,
+    extra: dict[str, tuple[int, ...]],
+    head: tuple[str, str] = ("lm_head.decoder", "lm_head"),
+    **case: Any,
+) -> Case:
+    """A masked-language folder as hubs have it: position ids, a pooler, the tied head once more."""
+    decoder, bias = head
+    return Case(
+        architecture,
+        {},
+        extra={f"{base}.embeddings.position_ids": (1, 40), **extra},
+        copies={
+            f"{decoder}.weight": f"{base}.embeddings.word_embeddings.weight",
+            f"{decoder}.bias": f"{bias}.bias",
+        },
+        **case,
+    )
+
+
+def pooler(base: str) -> dict[str, tuple[int, ...]]:
+    return {f"{base}.pooler.dense.weight": (36, 36), f"{base}.pooler.dense.bias": (36,)}
+
+
 def roberta_like(prefix: str) -> Family:
     """RoBERTa and those that are RoBERTa by another name."""
     return Family(
@@ -48,6 +73,13 @@ def roberta_like(prefix: str) -> Family:
     )
 
 
+SPECIAL = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+}
 DEBERTA_V3 = {
     "relative_attention": True,
     "max_relative_positions": -1,
@@ -69,6 +101,16 @@ ENCODERS: dict[str, Family] = {
         {
             **heads("Bert", token_types=True),
             "no-types-fed": Case("BertModel", {}),
+            "hub-file": hub_file(
+                "BertForMaskedLM",
+                "bert",
+                {
+                    **pooler("bert"),
+                    "cls.seq_relationship.weight": (2, 36),
+                    "cls.seq_relationship.bias": (2,),
+                },
+                ("cls.predictions.decoder", "cls.predictions"),
+            ),
             "untied": Case("BertForMaskedLM", {"tie_word_embeddings": False}, unused=TWIN_BIAS),
             "relu-big-epsilon": Case("BertModel", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
             "gelu-tanh": Case("BertModel", {"hidden_act": "gelu_new"}),
@@ -105,6 +147,11 @@ ENCODERS: dict[str, Family] = {
         },
         {
             **heads("DistilBert"),
+            "hub-file": Case(
+                "DistilBertForMaskedLM",
+                {},
+                copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+            ),
             "sinusoidal": Case("DistilBertModel", {"sinusoidal_pos_embds": True}),
             "untied-relu": Case(
                 "DistilBertForMaskedLM", {"tie_word_embeddings": False, "activation": "relu"}
@@ -116,6 +163,17 @@ ENCODERS: dict[str, Family] = {
         {**BERT, "embedding_size": 20, "num_hidden_layers": 3},
         {
             **heads("Albert", token_types=True),
+            "hub-file": hub_file(
+                "AlbertForMaskedLM",
+                "albert",
+                {
+                    "albert.pooler.weight": (36, 36),
+                    "albert.pooler.bias": (36,),
+                    "sop_classifier.classifier.weight": (2, 36),
+                    "sop_classifier.classifier.bias": (2,),
+                },
+                ("predictions.decoder", "predictions"),
+            ),
             "two-groups": Case("AlbertModel", {"num_hidden_groups": 2, "num_hidden_layers": 4}),
             "two-in-a-group": Case("AlbertModel", {"inner_group_num": 2}),
             "gelu-same-width": Case(
@@ -128,6 +186,12 @@ ENCODERS: dict[str, Family] = {
         {**BERT, "embedding_size": 20},
         {
             **heads("Electra", token_types=True),
+            "hub-file": Case(
+                "ElectraForMaskedLM",
+                {},
+                extra={"electra.embeddings.position_ids": (1, 40)},
+                copies={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+            ),
             "same-width": Case("ElectraForMaskedLM", {"embedding_size": 36}),
             "discriminator": Case("ElectraForPreTraining", {}, task="feature-extraction"),
             "classification-golden": Case(
@@ -140,6 +204,7 @@ ENCODERS: dict[str, Family] = {
         {**BERT, "pad_token_id": 1},
         {
             **heads("MPNet"),
+            "hub-file": hub_file("MPNetForMaskedLM", "mpnet", pooler("mpnet")),
             "untied": Case("MPNetForMaskedLM", {"tie_word_embeddings": False}, unused=TWIN_BIAS),
             "far-apart": Case("MPNetModel", {"max_position_embeddings": 160}, lengths=(3, 150)),
         },
@@ -151,6 +216,19 @@ ENCODERS: dict[str, Family] = {
             **heads("DebertaV2", golden="base-model", lengths=(1, 9, 23)),
             "golden-classification": Case(
                 "DebertaV2ForSequenceClassification", CLASSES, golden=True, lengths=(2, 14)
+            ),
+            "hub-file": hub_file(
+                "DebertaV2ForMaskedLM",
+                "deberta",
+                {},
+                ("cls.predictions.decoder", "cls.predictions"),
+            ),
+            "base-of-a-prefixed-file": Case(
+                "DebertaV2Model",
+                {},
+                stored_as=((r"^", "deberta."),),
+                task="feature-extraction",
+                extra={"mask_predictions.classifier.weight": (1, 36)},
             ),
             "new-masked-lm-head": Case("DebertaV2ForMaskedLM", {"legacy": False}),
             "own-position-projections": Case("DebertaV2Model", {"share_att_key": False}),
@@ -172,7 +250,7 @@ ENCODERS: dict[str, Family] = {
     ),
     "modernbert": Family(
         "layers",
-        {**BERT, "num_hidden_layers": 4, "local_attention": 6, "pad_token_id": 0},
+        {**BERT, "num_hidden_layers": 4, "local_attention": 6, **SPECIAL},
         {
             **heads("ModernBert", lengths=(1, 6, 15)),
             "mean-pooling": Case(
@@ -186,6 +264,11 @@ ENCODERS: dict[str, Family] = {
                     "mlp_bias": True,
                     "classifier_bias": True,
                 },
+            ),
+            "hub-file": Case(
+                "ModernBertForMaskedLM",
+                {},
+                copies={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
             ),
             "no-decoder-bias": Case("ModernBertForMaskedLM", {"decoder_bias": False}),
             "older-config": Case(

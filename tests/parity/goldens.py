@@ -118,7 +118,7 @@ def main() -> None:
     args.out.mkdir(exist_ok=True)
     families: dict[str, list[Case]] = {}
     for case in all_cases(tuple(args.only)):
-        plain = dataclasses.replace(case, stored_as=(), prefixed=True, dtype="float32")
+        plain = dataclasses.replace(case, stored_as=(), prefixed=True, copies={}, dtype="float32")
         if case.golden and plain != case:
             raise SystemExit(f"{case.folder}: a golden case keeps the reference's names and floats")
         if case.golden:

@@ -59,7 +59,6 @@ def make_folder(case: Case, folder: Path) -> None:
     for name, value in stored.items():
         kinds[name] = stream.kind_of(value.numpy())
         tensors[name] = (tuple(value.shape), kinds[name])
-    tensors.update({name: (shape, "matrix") for name, shape in case.extra.items()})
     files = {}
     for name, (shape, kind) in tensors.items():
         file_name = name
@@ -69,12 +68,29 @@ def make_folder(case: Case, folder: Path) -> None:
             file_name = re.sub(pattern, replacement, file_name)
         value = torch.from_numpy(stream.tensor(name, shape, kind, case.spread))
         files[file_name] = value.to(getattr(torch, case.dtype))
+    for name, shape in case.extra.items():
+        files[name] = further(name, shape)
+        tensors[name] = (shape, "matrix")
+    files.update({name: files[source].clone() for name, source in case.copies.items()})
     write_safetensors(files, folder, case.shard_bytes)
     described = {
         **dataclasses.asdict(case),
         "tensors": {name: [list(shape), kind] for name, (shape, kind) in tensors.items()},
     }
     (folder / "case.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+def further(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor beside those that the reference writes: position ids, causal masks and their fill
+    value as older files hold them, or weights.
+    """
+    if name.endswith("position_ids"):
+        return torch.arange(shape[-1]).reshape(shape)
+    if name.endswith("masked_bias"):
+        return torch.full(shape, -1e9)
+    if len(shape) == 4:
+        return torch.tril(torch.ones(shape, dtype=torch.uint8))
+    return torch.from_numpy(stream.tensor(name, shape, "matrix"))
 
 
 def write_safetensors(tensors: dict[str, torch.Tensor], folder: Path, limit: int | None) -> None:

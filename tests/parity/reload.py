@@ -148,7 +148,7 @@ def check(case: Case, folder: Path) -> dict[str, Any]:
     state = dict(model.state_dict())
     problems += unequal(dict(original.state_dict()), state, "weights", case.unused)
     if case.prefixed and not case.stored_as and case.task is None:
-        extra = {name for name in case.extra if name not in state}
+        extra = {name for name in case.extra if name not in state} | set(case.copies)
         before = {name: value for name, value in stored(folder).items() if name not in extra}
         problems += unequal(before, stored(ours), "file", case.unused)
     with np.load(folder / "values.npz") as file:
