@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from export.errors import VerificationError
 from export.graphs import KEEP, Graph, encode_graph, forward_graph, step_graph
@@ -49,10 +50,9 @@ def to_saved_model(
 ) -> dict[str, Any]:
     """Exports a model as a SavedModel; `tf.saved_model.load` reads it without this project.
 
-    Inputs and outputs bear the names that the ONNX graphs have, but for the dots in the names of
-    inputs, which TensorFlow turns to underscores (in Python it takes both). Ids are int64; `step`
-    returns the logits of all its positions. The tokenizer and the config lie in `assets.extra/`,
-    with what verification measured.
+    Inputs and outputs bear the names that the ONNX graphs have. Ids are int64; `step` returns the
+    logits of all its positions. The tokenizer and the config lie in `assets.extra/`, with what
+    verification measured.
 
     Args:
         model: A `zoo.TaskModel`.
@@ -81,6 +81,7 @@ def to_saved_model(
         say("writing the SavedModel")
         with _no_word_of_names():
             tf.saved_model.save(module, str(folder), signatures=signatures)
+        _restore_names(folder)
         if verify:
             say("verifying")
             report = _compare(model, folder)
@@ -90,7 +91,7 @@ def to_saved_model(
 
 @contextlib.contextmanager
 def _no_word_of_names() -> Iterator[None]:
-    """TensorFlow warns of each dot that it turns into an underscore; the docstring has said so."""
+    """TensorFlow warns of each dot that it turns into an underscore; `_restore_names` follows."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -98,6 +99,24 @@ def _no_word_of_names() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _restore_names(folder: Path) -> None:
+    """Gives the signatures' inputs their dots back, which TensorFlow wrote as underscores.
+
+    TensorFlow Serving and `saved_model_cli` go by these names; Python's loader goes by the
+    functions, which take both spellings.
+    """
+    path = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for signature in saved.meta_graphs[0].signature_def.values():
+        for written in [name for name in signature.inputs if name.startswith("past_key_values_")]:
+            info = signature.inputs[written]
+            name = written.replace("past_key_values_", "past_key_values.")
+            head, _, rest = name.partition(".")
+            signature.inputs[f"{head}.{rest.replace('_', '.')}"].CopyFrom(info)
+            del signature.inputs[written]
+    path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _signature(graph: Graph) -> Any:

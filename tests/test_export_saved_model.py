@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from tensorflow.core.protobuf import saved_model_pb2
 from tolerances import close
 
 import export
@@ -73,9 +74,12 @@ def test_signatures_bear_the_names_of_the_contract(name, saved) -> None:
         assert found["encode"] == encode | memory
         step |= {name.replace("present", "past_key_values") for name in memory}
         step.add("encoder_attention_mask")
-    # TensorFlow takes the dots in names of inputs, and calls them underscores.
+    # In Python TensorFlow takes both spellings, and tells the one with underscores.
     inputs = {name for name in step if name.startswith("past_key_values")}
     assert found["step"] == step - inputs | {name.replace(".", "_") for name in inputs}
+    written = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    signature = written.meta_graphs[0].signature_def["step"]
+    assert set(signature.inputs) | set(signature.outputs) == step
     for signature in signatures.values():
         for spec in signature.structured_input_signature[1].values():
             assert spec.dtype in (tf.int64, tf.float32)

@@ -265,6 +265,14 @@ def test_normalization(names, text, same):
         assert tokenizer.encode(text).ids == tokenizer.encode(same).ids
 
 
+def test_edges_are_spaces_at_both_ends():
+    tokenizer = train("char", normalization="whitespace+edges")
+    assert tokenizer.encode("\na b ").tokens[1:-1] == [" ", "a", " ", "b", " "]
+    assert tokenizer.encode("a b").ids == tokenizer.encode(" a\n b").ids
+    with pytest.raises(ConfigError, match=r"does not go with kind='bpe'"):
+        train("bpe", normalization="edges")
+
+
 def test_small_room_for_a_big_alphabet():
     """Rare characters are given up, the size is kept."""
     han = [

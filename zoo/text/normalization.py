@@ -16,6 +16,8 @@ STEPS = {
     # Drops every combining mark: right for Latin, wrong for Thai vowels or Japanese voicing marks.
     "strip_accents": lambda: [normalizers.NFD(), normalizers.StripAccents(), normalizers.NFC()],
     "whitespace": lambda: [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()],
+    # A space at both ends of a text: its first and last word end as all others do.
+    "edges": lambda: [normalizers.Replace(Regex(r"\A|\z"), " ")],
 }
 
 

@@ -113,6 +113,11 @@ class Tokenizer:
         """
         _known("tokenizer kind", kind, TRAINERS)
         _known("template", template, templates.ROLES)
+        if kind in ("bpe", "byte") and "edges" in str(normalization):
+            raise ConfigError(
+                f"normalization={normalization!r} does not go with kind={kind!r}: byte-level "
+                "tokenizers mark the start of a word themselves; leave 'edges' out"
+            )
         roles = templates.roles(kind, template)
         plan = Plan(
             special_tokens=tuple(dict.fromkeys([*roles.values(), *(special_tokens or ())])),
