@@ -113,10 +113,10 @@ class Tokenizer:
         """
         _known("tokenizer kind", kind, TRAINERS)
         _known("template", template, templates.ROLES)
-        if kind in ("bpe", "byte") and "edges" in str(normalization):
+        if kind not in ("char", "unigram") and "edges" in str(normalization):
             raise ConfigError(
-                f"normalization={normalization!r} does not go with kind={kind!r}: byte-level "
-                "tokenizers mark the start of a word themselves; leave 'edges' out"
+                f"normalization={normalization!r} does not go with kind={kind!r}, which knows the "
+                "ends of words itself: leave 'edges' out"
             )
         roles = templates.roles(kind, template)
         plan = Plan(
