@@ -115,16 +115,18 @@ def read(path: Path) -> PieceFile:
             elif number in (2, 3):
                 target = trainer if number == 2 else normalizer
                 target.update(_fields(value))  # type: ignore[arg-type]
+        if not pieces:
+            raise ValueError("no pieces")
     except (ValueError, IndexError, TypeError, struct.error, AttributeError) as error:
         raise DataError(
             f"{path}: not a SentencePiece model ({error}); expected the file that its trainer "
             "wrote (a tiktoken vocabulary of the same name needs its tokenizer.json instead)"
         ) from error
     algorithm = int(trainer.get(3, UNIGRAM))
-    if not pieces or algorithm not in (UNIGRAM, BPE):
+    if algorithm not in (UNIGRAM, BPE):
         raise DataError(
-            f"{path}: {len(pieces)} pieces of model type {algorithm}; expected a SentencePiece "
-            f"model of type {UNIGRAM} (unigram) or {BPE} (bpe)"
+            f"{path}: a SentencePiece model of type {algorithm}; expected {UNIGRAM} (unigram) or "
+            f"{BPE} (bpe)"
         )
     if trainer.get(24) or not normalizer.get(5, 1):
         raise DataError(

@@ -156,12 +156,17 @@ def _model(
     unknown = [number for number, piece in enumerate(vocab) if piece.kind == UNKNOWN]
     unk = next((n for n in unknown if vocab[n].text == options.get("unk")), None)
     unk = unk if unk is not None else next(iter(unknown), None)
+    if unk is None:
+        raise DataError(
+            f"no unknown piece among the {len(vocab)} of the model once its ids are those of "
+            f"layout {kind.layout!r}; expected the model that the class was made for"
+        )
     if file.algorithm == BPE:
         names = {piece.text: number for number, piece in enumerate(vocab)}
         return models.BPE(
             names,
             _merges(vocab),
-            unk_token=None if unk is None else vocab[unk].text,
+            unk_token=vocab[unk].text,
             fuse_unk=True,
             byte_fallback=file.byte_fallback,
             # Pieces that users defined stand alone by then and have no merges.
