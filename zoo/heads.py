@@ -55,7 +55,7 @@ class LanguageHead(keras.layers.Layer):
         self.config = config
         self.tokens = tokens if config.tie_embeddings else None
         self.kernel = None
-        self.with_bias = transform or config.logit_bias
+        self.with_bias = transform if config.logit_bias is None else config.logit_bias
         self.dense = self.norm = None
         if self.tokens is None:
             self.kernel = Linear(
@@ -69,7 +69,7 @@ class LanguageHead(keras.layers.Layer):
                 config.embedding_dim, config.head_bias, config.initializer_range, name="dense"
             )
             self.norm = Norm.of(config, "norm")
-        elif config.embedding_dim != config.hidden_dim:
+        elif config.embedding_dim != config.output_dim:
             self.dense = Linear(
                 config.embedding_dim, False, config.initializer_range, name="projection"
             )
@@ -77,7 +77,7 @@ class LanguageHead(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         if self.dense is not None:
-            self.dense.build((None, None, self.config.hidden_dim))
+            self.dense.build((None, None, self.config.output_dim))
         for child in (self.kernel, self.norm):
             if child is not None:
                 child.build((None, None, self.config.embedding_dim))
@@ -131,7 +131,7 @@ class ClassifierHead(keras.layers.Layer):
             self.norm = Norm.of(config, "norm")
         if hidden_activation is not None:
             self.dense = Linear(
-                config.hidden_dim, hidden_bias, config.initializer_range, name="dense"
+                config.output_dim, hidden_bias, config.initializer_range, name="dense"
             )
             _known("hidden_activation", hidden_activation, ops.ACTIVATIONS)
             self.activation = ops.ACTIVATIONS[hidden_activation]
@@ -140,7 +140,7 @@ class ClassifierHead(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         for child in (self.dense, self.norm, self.logits):
             if child is not None:
-                child.build((None, None, self.config.hidden_dim))
+                child.build((None, None, self.config.output_dim))
 
     def call(self, states: Any, attention_mask: Any = None, training: bool | None = None) -> Any:
         x = states if self.pooling is None else pool(states, attention_mask, self.pooling)

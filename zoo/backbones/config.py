@@ -94,6 +94,8 @@ class TransformerConfig:
         first_norm: The first block has a norm before its attention.
         shared_blocks: How many different blocks there are, each used for a run of layers (ALBERT);
             None: one for each layer.
+        blocks_in_turn: With `shared_blocks`, so many neighbouring blocks share a run and take turns
+            in it.
         positions: How order enters: added to the embeddings (learned, sinusoidal), turning queries
             and keys (rotary), or not so.
         position_bias: What is added to the scores: nothing, ALiBi's slopes, T5's learned bias per
@@ -110,8 +112,14 @@ class TransformerConfig:
         local_rotary_base: Base in the layers with a window, where no stretching applies; None: as
             the other layers.
         unturned_layers: Numbers of the layers without rotary positions.
-        relative_buckets: Buckets of the relative and the disentangled bias.
-        relative_max_distance: Distances beyond share the last bucket.
+        relative_buckets: Buckets of the relative and, to each side, of the disentangled bias.
+        relative_max_distance: Distances beyond share the last bucket; None: each bucket is one
+            distance (disentangled only).
+        disentangled_terms: Terms of the disentangled bias: the content of the query against the
+            distance ("content_to_position"), that of the key against it ("position_to_content").
+        distance_norm: A norm follows the disentangled table of distances.
+        distance_projections: Its rows have query and key projections of their own; False: those of
+            the text.
         attention_bias: Query, key and value projections have a bias.
         attention_output_bias: So has attention's output projection; None: as `projection_bias`.
         projection_bias: The other projections (attention output, feed-forward) have a bias.
@@ -122,7 +130,7 @@ class TransformerConfig:
         attention_sinks: Each head has a learned score that takes a share of the softmax.
         logit_softcap: The language model's logits likewise (c tanh(logits / c)).
         logit_scale: Factor on the states before the language model's head; None: 1.
-        logit_bias: The language model's head has a bias.
+        logit_bias: The language model's head has a bias; None: in a masked-language head.
         qk_norm: Norm of queries and keys before the positions enter.
         qk_norm_scope: One norm shared by all heads ("head"), one for each head ("each_head"), or
             one over all heads together ("all").
@@ -131,7 +139,8 @@ class TransformerConfig:
         global_layers: With `window`, numbers of the layers that see everything.
         embedding_dim: Width of the token embedding, which a linear map brings to `hidden_dim`;
             None: `hidden_dim` itself.
-        embedding_projection_bias: That map has a bias.
+        embedding_projection: There is such a map; None: where `embedding_dim` is another width.
+        embedding_projection_bias: It has a bias.
         embedding_projection_first: It comes before positions, segments and norm, not after.
         output_dim: Width of the states that leave the last block, to which a linear map without
             bias brings them; None: `hidden_dim`, without a map.
@@ -182,6 +191,7 @@ class TransformerConfig:
     shared_norm: bool = False
     first_norm: bool = True
     shared_blocks: int | None = None
+    blocks_in_turn: int = 1
     positions: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
     position_bias: Literal["alibi", "rounded_alibi", "relative", "disentangled"] | None = None
     position_offset: int = 0
@@ -193,7 +203,13 @@ class TransformerConfig:
     local_rotary_base: float | None = None
     unturned_layers: tuple[int, ...] = ()
     relative_buckets: int = 32
-    relative_max_distance: int = 128
+    relative_max_distance: int | None = 128
+    disentangled_terms: tuple[Literal["content_to_position", "position_to_content"], ...] = (
+        "content_to_position",
+        "position_to_content",
+    )
+    distance_norm: bool = True
+    distance_projections: bool = False
     attention_bias: bool = True
     attention_output_bias: bool | None = None
     projection_bias: bool = True
@@ -204,13 +220,14 @@ class TransformerConfig:
     attention_sinks: bool = False
     logit_softcap: float | None = None
     logit_scale: float | None = None
-    logit_bias: bool = False
+    logit_bias: bool | None = None
     qk_norm: Literal["layer", "rms"] | None = None
     qk_norm_scope: Literal["head", "each_head", "all"] = "head"
     qk_norm_bias: bool | None = None
     window: int | None = None
     global_layers: tuple[int, ...] = ()
     embedding_dim: int | None = None
+    embedding_projection: bool | None = None
     embedding_projection_bias: bool = True
     embedding_projection_first: bool = False
     output_dim: int | None = None
@@ -252,6 +269,13 @@ class TransformerConfig:
         derive("attention_output_bias", self.projection_bias)
         derive("qk_norm_bias", self.norm_bias)
         derive("embedding_dim", self.hidden_dim)
+        derive("embedding_projection", self.embedding_dim != self.hidden_dim)
+        self._require(
+            "embedding_projection",
+            self.embedding_projection or self.embedding_dim == self.hidden_dim,
+            f"must be on, since embedding_dim ({self.embedding_dim}) is not hidden_dim "
+            f"({self.hidden_dim})",
+        )
         derive("output_dim", self.hidden_dim)
         derive("final_norm", self.norm_position != "post")
         self._require(
@@ -317,11 +341,19 @@ class TransformerConfig:
                 f"not {self.rotary_dim}",
             )
         self._require("relative_buckets", self.relative_buckets >= 4, "must be at least 4")
-        self._require(
-            "relative_max_distance",
-            self.relative_max_distance > self.relative_buckets // 2,
-            f"must be above half of relative_buckets ({self.relative_buckets})",
-        )
+        if self.relative_max_distance is None:
+            self._require(
+                "relative_max_distance",
+                self.position_bias == "disentangled",
+                'may be None with position_bias="disentangled" alone',
+            )
+        else:
+            self._require(
+                "relative_max_distance",
+                self.relative_max_distance > self.relative_buckets // 2,
+                f"must be above half of relative_buckets ({self.relative_buckets})",
+            )
+        self._require("disentangled_terms", bool(self.disentangled_terms), "must name one")
         self._require("window", self.window is None or self.window > 0, "must be positive")
         self._require(
             "global_layers", not self.global_layers or self.window is not None, "needs window"
@@ -368,6 +400,17 @@ class TransformerConfig:
             "shared_blocks",
             self.shared_blocks is None or 0 < self.shared_blocks <= self.num_layers,
             f"must be between 1 and num_layers ({self.num_layers})",
+        )
+        self._require(
+            "blocks_in_turn",
+            self.blocks_in_turn == 1
+            or (
+                self.blocks_in_turn > 1
+                and self.shared_blocks is not None
+                and self.shared_blocks % self.blocks_in_turn == 0
+                and self.num_layers % self.blocks_in_turn == 0
+            ),
+            f"must divide shared_blocks ({self.shared_blocks}) and num_layers ({self.num_layers})",
         )
 
     def _require(self, name: str, holds: bool, reason: str) -> None:

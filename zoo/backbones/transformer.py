@@ -64,7 +64,7 @@ class Embeddings(keras.layers.Layer):
             self.types = embedding(config.token_types, self.width, "types")
         if config.embedding_norm:
             self.norm = Norm.of(config, "norm")
-        if config.embedding_dim != config.hidden_dim:
+        if config.embedding_projection:
             bias = config.embedding_projection_bias
             self.projection = Linear(
                 config.hidden_dim, bias, config.initializer_range, name="projection"
@@ -150,7 +150,10 @@ class Stack(keras.layers.Layer):
         self.embeddings = Embeddings(config, length, tokens, name="embeddings")
         count = min(config.shared_blocks or num_layers, num_layers)
         self.blocks = [Block(config, i, cross, name=f"block_{i}") for i in range(count)]
-        self.layers = [self.blocks[i * count // num_layers] for i in range(num_layers)]
+        turns = config.blocks_in_turn
+        runs, rounds = count // turns, num_layers // turns
+        places = (divmod(i, turns) for i in range(num_layers))
+        self.layers = [self.blocks[step * runs // rounds * turns + place] for step, place in places]
         self.rotary = Rotary(config, length)
         self.bias = self.relative_states = None
         if config.position_bias == "alibi":
@@ -159,7 +162,7 @@ class Stack(keras.layers.Layer):
             facts = (config.num_heads, length, config.attention_scale)
             self.bias = RoundedAlibiBias(*facts, name="alibi")
         elif config.position_bias == "disentangled":
-            self.relative_states = RelativeStates(config, name="relative_states")
+            self.relative_states = RelativeStates(config, length, name="relative_states")
         elif config.position_bias == "relative":
             self.bias = RelativeBias(
                 config.num_heads,

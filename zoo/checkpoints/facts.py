@@ -4,6 +4,7 @@ Each key is read once by an item of the family's list. What nobody reads is an e
 known to leave the numbers alone (`HARMLESS`).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,18 @@ from zoo.errors import ConfigError
 
 MISSING = object()
 
-HARMLESS = frozenset(
+GENERATION = frozenset(
+    """
+    bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping
+    encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id
+    forced_eos_token_id length_penalty max_length min_length no_repeat_ngram_size
+    num_beam_groups num_beams num_return_sequences remove_invalid_values
+    renormalize_logits repetition_penalty suppress_tokens temperature top_k top_p typical_p
+    """.split()  # noqa: SIM905
+)
+"""Keys that say how to generate; newer folders have them in `generation_config.json`."""
+
+HARMLESS = GENERATION | frozenset(
     """
     architectures model_type transformers_version torch_dtype dtype _name_or_path
     _commit_hash name use_cache output_attentions output_hidden_states output_past
@@ -22,16 +34,12 @@ HARMLESS = frozenset(
     finetuning_task task_specific_params classifier_dropout classifier_dropout_prob
     hidden_dropout seq_classif_dropout qa_dropout initializer_range initializer_factor
     init_std initializer_cutoff_factor pretraining_tp tokenizer_class prefix sep_token_id
-    cls_token_id mask_token_id max_length min_length do_sample early_stopping num_beams
-    num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
-    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences remove_invalid_values exponential_decay_length_penalty
-    suppress_tokens begin_suppress_tokens forced_bos_token_id forced_eos_token_id
-    renormalize_logits _attn_implementation _attn_implementation_autoset attn_implementation
+    cls_token_id mask_token_id _attn_implementation _attn_implementation_autoset attn_implementation
     _flash_attn_2_enabled auto_map is_encoder_decoder cross_attention_hidden_size
     tie_encoder_decoder tf_legacy_loss summary_type summary_use_proj summary_activation
-    summary_proj_to_labels summary_first_dropout unsloth_version router_aux_loss_coef
-    output_router_logits router_jitter_noise
+    summary_proj_to_labels summary_first_dropout summary_last_dropout
+    unsloth_version router_aux_loss_coef
+    output_router_logits router_jitter_noise cache_implementation
     """.split()  # noqa: SIM905
 )
 """Keys that change no number of a forward pass."""
@@ -125,11 +133,13 @@ class Expect:
         theirs: Their key.
         values: The supported values; the first is written.
         reason: Why no other is supported.
+        written: The first is written; False: the reference has no such key of its own.
     """
 
     theirs: str
     values: tuple[Any, ...]
     reason: str = ""
+    written: bool = True
 
     def decode(self, reader: Reader) -> dict[str, Any]:
         """Nothing, once checked."""
@@ -143,7 +153,7 @@ class Expect:
 
     def encode(self, config: TransformerConfig) -> dict[str, Any]:
         """The first value."""
-        return {self.theirs: self.values[0]}
+        return {self.theirs: self.values[0]} if self.written else {}
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,29 @@ class Unused:
 
 
 Item = Fact | Expect | Rule | Unused
+
+
+def inherited(
+    items: Sequence[Item], without: Sequence[str] = (), **defaults: Any
+) -> tuple[Item, ...]:
+    """A parent's items, some left out and some with other defaults, each by the name of its key in
+    `config.json`.
+
+    Raises:
+        KeyError: No item reads such a key.
+    """
+    names = {item.theirs for item in items if isinstance(item, Fact)}
+    unknown = sorted({*without, *defaults} - names)
+    if unknown:
+        raise KeyError(f"no item reads {unknown}, only {sorted(names)}")
+
+    def changed(item: Item) -> Item:
+        if isinstance(item, Fact) and item.theirs in defaults:
+            return dataclasses.replace(item, default=defaults[item.theirs])
+        return item
+
+    return tuple(changed(item) for item in items if getattr(item, "theirs", None) not in without)
+
 
 ACTIVATIONS = {
     "gelu": "gelu",

@@ -19,12 +19,18 @@ class Form:
         rows: The head's rows.
         head: Facts of our head; a function takes the file's config.
         prefixed: The file's names carry the base model's prefix.
+        prefix: That prefix, where this form's is not the family's.
+        labels: Names of the classes, where the head has a number of its own.
+        when: config.json -> whether a file is of this form; for `Family.variants`.
     """
 
     architectures: tuple[str, ...]
     rows: tuple[Row, ...] = ()
     head: Mapping[str, Any] | Callable[[Reader], Mapping[str, Any]] = field(default_factory=dict)
     prefixed: bool = True
+    prefix: str | None = None
+    labels: tuple[str, ...] = ()
+    when: Callable[[Mapping[str, Any]], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,13 @@ class Family:
         items: How the keys of `config.json` become facts; see `zoo.checkpoints.facts`.
         rows: The base model's tensors.
         forms: Tasks.
+        variants: Tasks that some files hold in a second form; its `when` decides.
         prefix: The base model's prefix in the tensors' names, without the dot.
         ignored: Patterns (regular expressions) of tensors that carry no parameter.
         renamed: (pattern, replacement) pairs that give older names their present form.
+        head_by_file: Names of a language model's head and of its token embedding, where the file
+            says whether they are tied, not its config: they are unless the file has a head that
+            differs.
         presets: Published shapes by name.
         source: Paper and model card.
     """
@@ -66,9 +76,11 @@ class Family:
     items: Sequence[Item]
     rows: tuple[Row, ...]
     forms: Mapping[str, Form]
+    variants: Mapping[str, Form] = field(default_factory=dict)
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
+    head_by_file: tuple[str, str] | None = None
     presets: Mapping[str, Preset] = field(default_factory=dict)
     source: str = ""
 
@@ -83,7 +95,7 @@ class Family:
         facts = dict(self.fixed)
         for item in self.items:
             facts |= item.decode(reader)
-        for form in self.forms.values():
+        for _, form in self.all_forms():
             if callable(form.head):
                 form.head(reader)  # what only a head reads is read
         unread = reader.unread()
@@ -102,8 +114,18 @@ class Family:
             written |= item.encode(config)
         return written
 
-    def form(self, task: str) -> Form:
-        """The form of a task.
+    def all_forms(self) -> list[tuple[str, Form]]:
+        """(task, form) of all, variants first."""
+        return [*self.variants.items(), *self.forms.items()]
+
+    def form_of(self, model: Any) -> Form:
+        """The form of a model's task: that of the file it was read from, or the usual one."""
+        pretrained = model.pretrained or {}
+        own = pretrained.get("model_type") == self.model_type
+        return self.form(model.task, pretrained["config"] if own else None)
+
+    def form(self, task: str, values: Mapping[str, Any] | None = None) -> Form:
+        """The form of a task, in the file whose config.json is given.
 
         Raises:
             ConfigError: The family has none.
@@ -115,13 +137,19 @@ class Family:
                 f"{self.model_type} models have no form for the task {task!r}, "
                 f"expected one of {', '.join(self.forms)}"
             )
+        variant = self.variants.get(task)
+        if variant is not None and values is not None and variant.when(values):
+            return variant
         return self.forms[task]
 
-    def head_facts(self, task: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Facts of our head for a task."""
-        if task == "sentence-similarity" and task not in self.forms:
-            return {}
-        head = self.form(task).head
+    def prefix_of(self, form: Form) -> str:
+        """What stands before the base model's names in a file of this form, with its dot, or ""."""
+        prefix = self.prefix if form.prefix is None else form.prefix
+        return f"{prefix}." if prefix and form.prefixed else ""
+
+    def head_facts(self, form: Form, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Facts of our head in a file of this form."""
+        head = form.head
         return dict(head(Reader(values, "config.json")) if callable(head) else head)
 
     def task_of(self, architectures: Sequence[str]) -> str:
@@ -131,12 +159,12 @@ class Family:
             ConfigError: The class is not known.
         """
         for name in architectures:
-            for task, form in self.forms.items():
+            for task, form in self.all_forms():
                 if name in form.architectures:
                     return task
         if not architectures and "feature-extraction" in self.forms:
             return "feature-extraction"
-        known = sorted({name for form in self.forms.values() for name in form.architectures})
+        known = sorted({name for _, form in self.all_forms() for name in form.architectures})
         raise ConfigError(
             f"architectures = {list(architectures)!r} says no task that is known here: "
             f"give task=..., or expected one of {', '.join(known)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoints.tensors import TensorFolder
-from zoo.checkpoints.weights import load_weights
+from zoo.checkpoints.weights import load_weights, with_stored_head
 from zoo.errors import ConfigError, DataError
 from zoo.text.files import read_json
 
@@ -69,21 +69,33 @@ def from_pretrained(
     values = read_config(path)
     found = family(str(values.get("model_type")))
     config = found.decode(values, str(path / "config.json"))
+    if found.head_by_file is not None:
+        with TensorFolder(path) as tensors:
+            config = with_stored_head(found, config, tensors)
     stored = _stored_task(found, values)
     task = task or found.task_of(values.get("architectures") or [])
-    head = found.head_facts(task, values)
+    form = found.form(task, values)
+    if form.labels and labels is not None and tuple(labels) != form.labels:
+        form = found.form(task)
+    complete = not form.rows or (stored is not None and form is found.form(stored, values))
+    head = found.head_facts(form, values)
     wanted = None
     if task in ("text-classification", "token-classification"):
-        wanted = list(labels) if labels else labels_of(values)
-    with zero_weights(task == stored):
+        wanted = list(labels or form.labels or labels_of(values))
+    with zero_weights(complete):
         model = TaskModel(config, task, labels=wanted, head=head, dtype=DTYPES[dtype])
+    of_form = {**values, "architectures": list(form.architectures)}
+    model.pretrained = {
+        "model_type": found.model_type,
+        "config": of_form,
+        "generation": _read_generation(path),
+    }
     with TensorFolder(path) as tensors:
-        left = load_weights(found, model, tensors, new_head=task != stored)
+        left = load_weights(found, model, tensors, new_head=not complete)
     if left:
         log.info("%s: left out tensors of other tasks: %s", path, ", ".join(left))
-    if task != stored:
+    if not complete:
         log.warning("%s has no head for %s: the head is new, train it.", path, task)
-    model.pretrained = {"model_type": found.model_type, "config": values}
     model.tokenizer = _tokenizer(path)
     return model
 
@@ -142,6 +154,12 @@ def find_folder(name: str | os.PathLike[str]) -> Path:
             f"{text}: no such folder here, and it could not be fetched from the hub ({reason}). "
             "Give a folder that holds config.json and safetensors."
         ) from error
+
+
+def _read_generation(path: Path) -> dict[str, Any]:
+    """The folder's `generation_config.json`; empty where there is none."""
+    file = path / "generation_config.json"
+    return read_json(file) if file.is_file() else {}
 
 
 def _tokenizer(path: Path) -> Any:

@@ -30,32 +30,88 @@ _OTHER = {"rope_theta", "rope_type", "type", "partial_rotary_factor", "mscale", 
 
 
 def rotary(
-    theta: float = 10000.0, fraction: float | None = None, theta_key: str = "rope_theta"
+    theta: float = 10000.0,
+    fraction: float | None = None,
+    theta_key: str = "rope_theta",
+    scaling: Mapping[str, Any] | None = None,
+    fraction_key: str = "partial_rotary_factor",
 ) -> Rule:
-    """Base, scaling and, where `fraction` is its default, the turned part of each head."""
+    """Base, scaling and, where `fraction` is its default, the turned part of each head.
+
+    Args:
+        theta: The base's default.
+        fraction: Default of the turned part; None: the family has no such key.
+        theta_key: The base's key.
+        scaling: The scaling of a file that says nothing of it.
+        fraction_key: The turned part's key.
+    """
 
     def decode(reader: Reader) -> dict[str, Any]:
-        given = _parameters(reader)
+        given = _parameters(reader) or dict(scaling or {})
         base = given.get("rope_theta", reader.get(theta_key, theta))
         facts: dict[str, Any] = {
             "rotary_base": float(base),
             "rotary_scaling": scaling_of(reader, given),
         }
-        scaling = facts["rotary_scaling"]
-        if scaling is not None and scaling.kind == "dynamic":  # made to go beyond
-            facts["max_length"] = int(scaling.original_length * scaling.factor)
+        found = facts["rotary_scaling"]
+        if found is not None and found.kind == "dynamic":  # made to go beyond
+            facts["max_length"] = int(found.original_length * found.factor)
         if fraction is not None:
-            part = reader.get("partial_rotary_factor", fraction)
+            part = reader.get(fraction_key, fraction)
             facts["rotary_fraction"] = given.get("partial_rotary_factor", part)
+        elif given.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ConfigError(f"{reader.where}: partial_rotary_factor is not a key of this family")
         return facts
 
     def encode(config: Any) -> dict[str, Any]:
         written = {theta_key: config.rotary_base, "rope_scaling": written_scaling(config)}
+        if scaling is not None and config.rotary_scaling is None:  # nothing would mean the default
+            written["rope_scaling"] = {"rope_type": "default"}
         if config.rotary_scaling is not None and config.rotary_scaling.kind == "dynamic":
             written["max_position_embeddings"] = config.rotary_scaling.original_length
         if fraction is not None:
-            written["partial_rotary_factor"] = config.rotary_fraction
+            written[fraction_key] = config.rotary_fraction
         return written
+
+    return Rule(decode, encode)
+
+
+def rotary_by_window(theta: float, local_theta: float, theta_key: str, local_key: str) -> Rule:
+    """Two bases: one of the layers that see everything, one of those with a window; in files of
+    today `rope_parameters` of either kind of layer.
+
+    Args:
+        theta: Default of the base.
+        local_theta: Default of that in layers with a window.
+        theta_key: The base's key in older files.
+        local_key: That of the layers with a window.
+    """
+    full, sliding = "full_attention", "sliding_attention"
+
+    def decode(reader: Reader) -> dict[str, Any]:
+        nested = reader.get("rope_parameters", None) or {}
+        if not set(nested) <= {full, sliding}:
+            raise reader.refuse("rope_parameters", f"is not supported, expected {full}, {sliding}")
+        far = {**(nested.get(full) or {}), **(reader.get("rope_scaling", None) or {})}
+        near = nested.get(sliding) or {}
+        if near.get("rope_type", "default") != "default":
+            raise reader.refuse("rope_parameters", f"is not supported: {sliding} is not stretched")
+        bases = reader.get(theta_key, theta), reader.get(local_key, local_theta)
+        return {
+            "rotary_base": float(far.get("rope_theta", bases[0])),
+            "rotary_scaling": scaling_of(reader, far),
+            "local_rotary_base": near.get("rope_theta", bases[1]),
+        }
+
+    def encode(config: Any) -> dict[str, Any]:
+        scaling = written_scaling(config) or {"rope_type": "default"}
+        near = config.local_rotary_base or config.rotary_base
+        return {
+            "rope_parameters": {
+                full: {"rope_theta": config.rotary_base, **scaling},
+                sliding: {"rope_theta": near, "rope_type": "default"},
+            }
+        }
 
     return Rule(decode, encode)
 
@@ -85,9 +141,9 @@ def scaling_of(
         raise ConfigError(f"{reader.where}: {name} has keys that are not understood: {unknown}")
     facts = {_KEYS[key]: given[key] for key in _OF_KIND[kind] if given.get(key) is not None}
     most = reader.values.get("max_position_embeddings")
-    original = given.get("original_max_position_embeddings")
+    original = reader.values.get("original_max_position_embeddings")  # it counts where both stand
     if original is None:
-        original = reader.values.get("original_max_position_embeddings")
+        original = given.get("original_max_position_embeddings")
     if kind != "linear":
         facts["original_length"] = most if original is None or kind == "dynamic" else original
     if kind == "longrope" and "factor" not in facts:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoints.facts import HARMLESS
+from zoo.checkpoints.facts import GENERATION, HARMLESS, Fact, Unused
 from zoo.checkpoints.tensors import write_tensors
 from zoo.checkpoints.weights import stored_weights
 from zoo.errors import ConfigError
@@ -44,7 +44,9 @@ def save_pretrained(
             "the family whose form it has"
         )
     found = family(model_type)
-    config = found.encode(model.config)
+    same = pretrained.get("model_type") == model_type
+    own = pretrained.get("config", {}) if same else {}
+    config = _as_spelled(found, model.config, own)
     again = found.decode(config, f"config.json of a {model_type} model")
     different = [
         name
@@ -56,12 +58,14 @@ def save_pretrained(
             f"a {model_type} model cannot say "
             + ", ".join(f"{name} = {getattr(model.config, name)!r}" for name in different)
         )
+    unused = {name for item in found.items if isinstance(item, Unused) for name in item.names}
     kept = {
         key: value
-        for key, value in pretrained.get("config", {}).items()
-        if key in HARMLESS and key not in _NOT_KEPT and pretrained["model_type"] == model_type
+        for key, value in own.items()
+        if key in HARMLESS | unused and key not in _NOT_KEPT
     }
-    config = {**kept, **config, "architectures": [found.form(model.task).architectures[0]]}
+    generation = pretrained.get("generation", {}) if same else {}
+    config = {**kept, **config, "architectures": [found.form_of(model).architectures[0]]}
     config["dtype"] = config["torch_dtype"] = _stored_dtype(model)
     if model.labels is not None:
         config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
@@ -73,7 +77,7 @@ def save_pretrained(
         write_tensors(stored_weights(found, model), temporary, max_shard_bytes)
         _write_json(temporary / "config.json", config)
         if model.generates:
-            _write_json(temporary / "generation_config.json", _generation(config))
+            _write_json(temporary / "generation_config.json", _generation(config, generation))
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
         folder.mkdir(exist_ok=True)
@@ -86,14 +90,31 @@ def save_pretrained(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _as_spelled(found: Any, config: Any, own: dict[str, Any]) -> dict[str, Any]:
+    """`config.json` of our facts, each in the words of the model's own file if it says the same:
+    "gelu_new" stays so, and is not computed a bit differently under another name.
+    """
+    written = found.encode(config)
+    for item in found.items:
+        if not isinstance(item, Fact) or own.get(item.theirs) is None:
+            continue
+        value = getattr(config, item.ours)
+        if item.read(own[item.theirs]) == value and written.get(item.theirs) == item.write(value):
+            written[item.theirs] = own[item.theirs]
+    return written
+
+
 def _stored_dtype(model: Any) -> str:
     return str(model.dtype_policy.variable_dtype)
 
 
-def _generation(config: dict[str, Any]) -> dict[str, Any]:
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    named = (*names, "forced_bos_token_id", "forced_eos_token_id")
-    return {name: config[name] for name in named if config.get(name) is not None}
+def _generation(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of generation, below what the model's own file for it said."""
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    named = {
+        name: config[name] for name in (*ids, *sorted(GENERATION)) if config.get(name) is not None
+    }
+    return {**named, **own}
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """Weight tables: which variable of ours is which tensor of a checkpoint, read in both directions.
 
 A row names our variables (paths below the model), their tensors, and a two-way transform. `{i}`
-stands for a block's number and `{e}` for an expert's. A row whose variables the model does not have
-(a bias that is off) does not count.
+stands for a block's number, `{g}` and `{j}` for the run of shared blocks that it belongs to and its
+place there, `{e}` for an expert's, `{h}` for a query head's and `{k}` for a key head's. A row whose
+variables the model does not have (a bias that is off) does not count.
 """
 
 import dataclasses
@@ -14,6 +15,9 @@ from typing import Any
 import numpy as np
 
 Arrays = list[np.ndarray]
+
+COUNTED = {"{e}": "num_experts", "{h}": "num_heads", "{k}": "num_kv_heads"}
+"""What a number in a tensor's name counts: the name of the fact that says how many there are."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,12 @@ HEADS_IN_TURN = Transform("query, key and value head by head", _load_turns, _sto
 """GPT-NeoX, BLOOM, Falcon: each key head's queries, its key and its value, then the next head's."""
 
 
+STACKED = Transform(
+    "one tensor per row",
+    lambda arrays, _: [np.stack(arrays)],
+    lambda arrays, _: list(arrays[0]),
+)
+
 STACKED_EXPERTS = Transform(
     "one tensor per expert",
     lambda arrays, _: [np.stack([array.T for array in arrays])],
@@ -115,6 +125,7 @@ class Row:
             equal to it and are not written.
         unused: Names of tensors beside it that the reference keeps and never reads.
         when: config -> whether the row counts; None: always.
+        default: config -> our arrays where a file lacks the tensors; None: it must have them.
     """
 
     ours: tuple[str, ...]
@@ -124,6 +135,7 @@ class Row:
     aliases: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     when: Callable[[Any], bool] | None = None
+    default: Callable[[Any], Arrays] | None = None
 
 
 def tied(config: Any) -> bool:
@@ -143,6 +155,7 @@ def row(
     aliases: Iterable[str] = (),
     unused: Iterable[str] = (),
     when: Callable[[Any], bool] | None = None,
+    default: Callable[[Any], Arrays] | None = None,
 ) -> Row:
     """A `Row`; a single name may stand for itself."""
 
@@ -150,7 +163,7 @@ def row(
         return (value,) if isinstance(value, str) else tuple(value)
 
     others = {"aliases": tuple(aliases), "unused": tuple(unused)}
-    return Row(names(ours), names(theirs), how, when=when, **others)
+    return Row(names(ours), names(theirs), how, when=when, default=default, **others)
 
 
 def linear(ours: str, theirs: str, transposed: bool = True) -> tuple[Row, ...]:
@@ -186,6 +199,11 @@ def outside(*rows: Row) -> tuple[Row, ...]:
     return tuple(dataclasses.replace(entry, absolute=True) for entry in rows)
 
 
+def when(condition: Callable[[Any], bool], *rows: Row) -> tuple[Row, ...]:
+    """Rows that count for some configs alone."""
+    return tuple(dataclasses.replace(entry, when=condition) for entry in rows)
+
+
 def qkv(block: str) -> list[str]:
     """Paths of a block's query, key and value projections."""
     return [f"{block}/attention/{name}" for name in ("query", "key", "value")]
@@ -200,6 +218,7 @@ class Entry:
     how: Transform
     aliases: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    default: Callable[[Any], Arrays] | None = None
 
 
 def expand(
@@ -231,13 +250,18 @@ def expand(
                 entry.how,
                 tuple(name.replace("{i}", str(i)) for name in entry.aliases),
                 tuple(name.replace("{i}", str(i)) for name in entry.unused),
+                entry.default,
             )
 
 
 def _numbered(names: Iterable[str], i: int, config: Any) -> Iterator[str]:
     for name in names:
-        name = name.replace("{i}", str(i))
-        if "{e}" in name:
-            yield from (name.replace("{e}", str(e)) for e in range(config.num_experts))
+        group, place = divmod(i, config.blocks_in_turn)
+        name = name.replace("{i}", str(i)).replace("{g}", str(group)).replace("{j}", str(place))
+        for mark, count in COUNTED.items():
+            if mark in name:
+                numbers = range(getattr(config, count))
+                yield from (name.replace(mark, str(number)) for number in numbers)
+                break
         else:
             yield name

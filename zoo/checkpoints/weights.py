@@ -1,10 +1,10 @@
 """Between a model's variables and a file's tensors: a loop for each direction, strict both ways."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from zoo.checkpoints.family import Family
@@ -13,7 +13,7 @@ from zoo.checkpoints.tensors import TensorFolder
 from zoo.errors import DataError
 
 
-def variables_by_path(model: keras.Model) -> dict[str, Any]:
+def variables_by_path(model: Any) -> dict[str, Any]:
     """The model's weights by their path below the model, dropout's seeds left out."""
     return {
         variable.path.split("/", 1)[-1]: variable
@@ -29,14 +29,23 @@ def entries(family: Family, model: Any) -> list[Entry]:
         DataError: A variable stands in no row.
     """
     paths = variables_by_path(model)
-    form = family.form(model.task)
-    prefix = f"{family.prefix}." if family.prefix and form.prefixed else ""
+    form = family.form_of(model)
+    prefix = family.prefix_of(form)
     found = list(expand((*family.rows, *form.rows), paths, model.config, prefix))
     named = [name for entry in found for name in entry.ours]
     left = sorted(set(paths) - set(named))
     if left:
         raise DataError(f"{family.model_type} has no row for {', '.join(left)}")
     return found
+
+
+def with_stored_head(family: Family, config: Any, folder: TensorFolder) -> Any:
+    """The config with `tie_embeddings` as the tensors have it; see `Family.head_by_file`."""
+    head, table = family.head_by_file or ("", "")
+    if not {table} <= set(folder.places):
+        return config
+    own = head in folder.places and not np.array_equal(folder.read(head), folder.read(table))
+    return dataclasses.replace(config, tie_embeddings=not own)
 
 
 def load_weights(
@@ -64,6 +73,10 @@ def load_weights(
     used: set[str] = set()
     for entry in table:
         missing = [name for name in entry.theirs if name not in names]
+        if missing and entry.default is not None:
+            for path, value in zip(entry.ours, entry.default(model.config), strict=True):
+                paths[path].assign(value)
+            continue
         if missing and new_head and all(path.startswith("head/") for path in entry.ours):
             continue
         if missing:
@@ -121,15 +134,17 @@ def _canonical_names(
 ) -> dict[str, str]:
     """Our table's names -> the file's: older names renamed, the prefix added or taken away."""
     known = {name for entry in table for name in (*entry.theirs, *entry.aliases, *entry.unused)}
-    prefix = f"{family.prefix}." if family.prefix else ""
+    prefixes = {f"{form.prefix}." for _, form in family.all_forms() if form.prefix}
+    prefixes |= {f"{family.prefix}."} if family.prefix else set()
     names: dict[str, str] = {}
     for original in folder.places:
         name = original
-        for pattern, replacement in family.renamed:
+        for pattern, replacement in family.renamed if original not in known else ():
             name = re.sub(pattern, replacement, name)
-        if name not in known and prefix:
-            other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
-            name = other if other in known else name
+        if name not in known:
+            bare = next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
+            others = (bare, *(prefix + bare for prefix in prefixes))
+            name = next((other for other in others if other in known), name)
         if not any(re.search(pattern, name) for pattern in family.ignored):
             names[name] = original
     return names
@@ -137,10 +152,10 @@ def _canonical_names(
 
 def _names_of_other_tasks(family: Family, model: Any) -> Any:
     """Whether a name belongs to the head of another task of the family."""
-    own = set(map(id, family.form(model.task).rows))
+    own = set(map(id, family.form_of(model).rows))
     patterns = [
         re.escape(name).replace(r"\{i\}", r"\d+").replace(r"\{e\}", r"\d+")
-        for form in family.forms.values()
+        for _, form in family.all_forms()
         for row in form.rows
         if id(row) not in own
         for name in (*row.theirs, *row.aliases, *row.unused)
@@ -152,6 +167,8 @@ def _names_of_other_tasks(family: Family, model: Any) -> Any:
 
 def stored_weights(family: Family, model: Any) -> Iterator[tuple[str, np.ndarray]]:
     """(name, array) of every tensor, as the reference names and shapes them."""
+    import keras  # here, so that families can be listed without a framework
+
     paths: Mapping[str, Any] = variables_by_path(model)
     for entry in entries(family, model):
         arrays = [keras.ops.convert_to_numpy(paths[path]) for path in entry.ours]

@@ -1,9 +1,11 @@
 """BERT (Devlin et al., 2019): post-norm encoder with segments; model card bert-base-uncased."""
 
+from typing import Any
+
 from zoo.backbones.config import EncoderConfig
 from zoo.checkpoints.facts import Expect, Fact, activation, special_tokens
 from zoo.checkpoints.family import Family, Form, Preset
-from zoo.checkpoints.table import TRANSPOSED, linear, norm, outside, row, tied, untied
+from zoo.checkpoints.table import TRANSPOSED, Row, linear, norm, outside, row, tied, untied
 
 SIZES = (
     Fact("vocab_size", "vocab_size", 30522),
@@ -22,26 +24,55 @@ ENCODER_ONLY = (
     Expect("add_cross_attention", (False,)),
     Expect("position_embedding_type", ("absolute",)),
 )
+OLD_NORMS = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))
 FIXED = {"norm_position": "post", "embedding_norm": True, "final_norm": False}
 
-EMBEDDINGS = (
-    row("encoder/embeddings/tokens/table", "embeddings.word_embeddings.weight"),
-    row("encoder/embeddings/positions/table", "embeddings.position_embeddings.weight"),
-    row("encoder/embeddings/types/table", "embeddings.token_type_embeddings.weight"),
-    *norm("encoder/embeddings/norm", "embeddings.LayerNorm"),
-)
+
+def embeddings(decoder: str, unused: tuple[str, ...] = ()) -> tuple[Row, ...]:
+    """Tokens, positions, segments and their norm; `decoder` is the head's tied kernel."""
+    names = {"positions": "position_embeddings", "types": "token_type_embeddings"}
+    return (
+        row(
+            "encoder/embeddings/tokens/table",
+            "embeddings.word_embeddings.weight",
+            aliases=[f"{decoder}.weight"],
+            unused=unused,
+        ),
+        *(row(f"encoder/embeddings/{k}/table", f"embeddings.{v}.weight") for k, v in names.items()),
+        *norm("encoder/embeddings/norm", "embeddings.LayerNorm"),
+    )
+
+
+def masked_head(dense: str, norm_name: str, bias: str, decoder: str) -> tuple[Row, ...]:
+    """A masked-language head: the bias has a name of its own where the kernel is tied, and is the
+    decoder's where it is not.
+    """
+    return outside(
+        *linear("head/dense", dense),
+        *norm("head/norm", norm_name),
+        row("head/bias", bias, aliases=[f"{decoder}.bias"], when=tied),
+        row("head/bias", f"{decoder}.bias", unused=[bias], when=untied),
+        row("head/output/kernel", f"{decoder}.weight", TRANSPOSED),
+    )
+
+
+PREDICTIONS = "cls.predictions"
+DECODER = f"{PREDICTIONS}.decoder"
 BLOCK, LAYER = "encoder/block_{i}", "encoder.layer.{i}"
-BLOCKS = (
-    *linear(f"{BLOCK}/attention/query", f"{LAYER}.attention.self.query"),
-    *linear(f"{BLOCK}/attention/key", f"{LAYER}.attention.self.key"),
-    *linear(f"{BLOCK}/attention/value", f"{LAYER}.attention.self.value"),
+AFTER_ATTENTION = (
     *linear(f"{BLOCK}/attention/output", f"{LAYER}.attention.output.dense"),
     *norm(f"{BLOCK}/attention_norm", f"{LAYER}.attention.output.LayerNorm"),
     *linear(f"{BLOCK}/feed_forward/up", f"{LAYER}.intermediate.dense"),
     *linear(f"{BLOCK}/feed_forward/down", f"{LAYER}.output.dense"),
     *norm(f"{BLOCK}/feed_forward_norm", f"{LAYER}.output.LayerNorm"),
 )
-WORDS = "embeddings.word_embeddings.weight"
+BLOCKS = (
+    *linear(f"{BLOCK}/attention/query", f"{LAYER}.attention.self.query"),
+    *linear(f"{BLOCK}/attention/key", f"{LAYER}.attention.self.key"),
+    *linear(f"{BLOCK}/attention/value", f"{LAYER}.attention.self.value"),
+    *AFTER_ATTENTION,
+)
+POOLER = linear("head/dense", "pooler.dense")
 
 
 def span_and_tag_forms(prefix: str) -> dict[str, Form]:
@@ -56,7 +87,15 @@ def span_and_tag_forms(prefix: str) -> dict[str, Form]:
     }
 
 
-POOLER = linear("head/dense", "pooler.dense")
+def sizes(hidden: int, heads: int, layers: int = 12) -> dict[str, Any]:
+    """The keys of a published size; its feed-forward layers are four times as wide."""
+    return {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "intermediate_size": 4 * hidden,
+    }
+
 
 FAMILY = Family(
     model_type="bert",
@@ -69,26 +108,15 @@ FAMILY = Family(
         Fact("tie_embeddings", "tie_word_embeddings", True),
         special_tokens(pad=0),
     ),
-    rows=(*EMBEDDINGS, *BLOCKS),
+    rows=(*embeddings(DECODER), *BLOCKS),
     forms={
         "fill-mask": Form(
             ("BertForMaskedLM", "BertForPreTraining"),
-            outside(
-                *linear("head/dense", "cls.predictions.transform.dense"),
-                *norm("head/norm", "cls.predictions.transform.LayerNorm"),
-                row(
-                    "head/bias",
-                    "cls.predictions.bias",
-                    aliases=["cls.predictions.decoder.bias"],
-                    when=tied,
-                ),
-                row(
-                    "head/bias",
-                    "cls.predictions.decoder.bias",
-                    unused=["cls.predictions.bias"],
-                    when=untied,
-                ),
-                row("head/output/kernel", "cls.predictions.decoder.weight", TRANSPOSED),
+            masked_head(
+                f"{PREDICTIONS}.transform.dense",
+                f"{PREDICTIONS}.transform.LayerNorm",
+                f"{PREDICTIONS}.bias",
+                DECODER,
             ),
         ),
         "text-classification": Form(
@@ -101,19 +129,22 @@ FAMILY = Family(
     },
     prefix="bert",
     ignored=(r"\.position_ids$", r"^cls\.seq_relationship\."),
-    renamed=((r"\.gamma$", ".weight"), (r"\.beta$", ".bias")),
+    renamed=OLD_NORMS,
     presets={
         "bert-base-uncased": Preset({}, 109_482_240 - 590_592, "feature-extraction"),
-        "bert-large-uncased": Preset(
-            {
-                "hidden_size": 1024,
-                "num_hidden_layers": 24,
-                "num_attention_heads": 16,
-                "intermediate_size": 4096,
-            },
-            335_141_888 - 1_049_600,
-            "feature-extraction",
+        "bert-base-cased": Preset(
+            {"vocab_size": 28996}, 108_310_272 - 590_592, "feature-extraction"
         ),
+        "bert-base-multilingual-cased": Preset(
+            {"vocab_size": 119547}, 177_853_440 - 590_592, "feature-extraction"
+        ),
+        "bert-large-uncased": Preset(
+            sizes(1024, 16, 24), 335_141_888 - 1_049_600, "feature-extraction"
+        ),
+        "bert-tiny": Preset(sizes(128, 2, 2), 4_385_920 - 16_512, "feature-extraction"),
+        "bert-mini": Preset(sizes(256, 4, 4), 11_170_560 - 65_792, "feature-extraction"),
+        "bert-small": Preset(sizes(512, 8, 4), 28_763_648 - 262_656, "feature-extraction"),
+        "bert-medium": Preset(sizes(512, 8, 8), 41_373_184 - 262_656, "feature-extraction"),
     },
     source="https://arxiv.org/abs/1810.04805",
 )

@@ -44,6 +44,13 @@ class Attention(keras.layers.Layer):
         self.output_projection = linear(
             config.hidden_dim, bool(config.attention_output_bias), "output"
         )
+        self.distance_query = self.distance_key = None
+        if config.position_bias == "disentangled" and config.distance_projections:
+            width, bias = config.num_heads * config.head_dim, config.attention_bias
+            if "position_to_content" in config.disentangled_terms:
+                self.distance_query = linear(width, bias, "distance_query")
+            if "content_to_position" in config.disentangled_terms:
+                self.distance_key = linear(width, bias, "distance_key")
         self.query_norm = self.key_norm = None
         if config.qk_norm:
             self.query_norm = HeadNorm(config, config.num_heads, name="query_norm")
@@ -54,8 +61,10 @@ class Attention(keras.layers.Layer):
 
     def build(self, input_shape: tuple) -> None:
         width = (None, None, self.config.hidden_dim)
-        for projection in (self.query, self.key, self.value):
-            projection.build(width)
+        own = (self.distance_query, self.distance_key)
+        for projection in (self.query, self.key, self.value, *own):
+            if projection is not None:
+                projection.build(width)
         self.output_projection.build((None, None, self.query.units))
         for norm in (self.query_norm, self.key_norm):
             if norm is not None:
@@ -96,7 +105,7 @@ class Attention(keras.layers.Layer):
         else:
             key, value = memory
         if distances is not None:
-            places = self.query(distances), self.key(distances)
+            places = self._places(distances)
             bias = disentangled_bias(query, key, *places, config.num_heads, config.attention_scale)
         dropout = None
         if self.dropout is not None and training:
@@ -119,6 +128,13 @@ class Attention(keras.layers.Layer):
             dropout=dropout,
         )
         return self.output_projection(mixed), present
+
+    def _places(self, distances: Any) -> tuple[Any, Any]:
+        """Queries and keys of the distances, None where the bias has no such term."""
+        terms = self.config.disentangled_terms
+        query = (self.distance_query or self.query) if "position_to_content" in terms else None
+        key = (self.distance_key or self.key) if "content_to_position" in terms else None
+        return tuple(None if part is None else part(distances) for part in (query, key))
 
     def _drop(self, weights: Any) -> Any:
         return self.dropout(weights, training=True)

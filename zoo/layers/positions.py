@@ -189,6 +189,34 @@ class AlibiBias(keras.layers.Layer):
         return -slopes * kops.expand_dims(distance, 1)
 
 
+class RoundedAlibiBias(keras.layers.Layer):
+    """ALiBi from the key's position instead of the distance, in bfloat16 and scaled as the scores
+    are: [B or 1, num_heads, S, T]. What the rounding loses grows with the position. No weights.
+
+    Args:
+        num_heads: Heads.
+        length: Longest text.
+        scale: Factor on the scores.
+    """
+
+    def __init__(self, num_heads: int, length: int, scale: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        slopes, steps = rounded(alibi_slopes(num_heads)), rounded(np.arange(length))
+        self.table = rounded(np.outer(steps, slopes)) * np.float32(scale)  # (L, H)
+
+    def call(self, span: Span) -> Any:
+        bias = ops.embed(span.key_positions, ops.constant("alibi", self.table))
+        bias = kops.expand_dims(kops.transpose(bias, (0, 2, 1)), 2)  # (B or 1, H, 1, T)
+        return bias + kops.expand_dims(kops.zeros_like(kops.cast(span.distance, "float32")), 1)
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """float32 with the values that bfloat16 keeps."""
+    bits = np.ascontiguousarray(x, "float32").view("uint32")
+    bits = bits + 0x7FFF + ((bits >> 16) & 1)  # to the nearest, ties to even
+    return (bits & np.uint32(0xFFFF0000)).view("float32")
+
+
 class RelativeBias(keras.layers.Layer):
     """T5's learned bias per bucket of distance and head: [B or 1, num_heads, S, T] (Raffel et al.,
     2020).
@@ -231,60 +259,82 @@ class RelativeBias(keras.layers.Layer):
 
 class RelativeStates(keras.layers.Layer):
     """States of relative positions for disentangled attention (He et al., 2021): a table of 2 n
-    rows, n buckets to each side, with a norm.
+    rows, n buckets to each side, and its norm.
+
+    Args:
+        config: The facts.
+        length: Longest text.
 
     Returns [1, 2 S - 1, D]: those of the distances S - 1 (a key far before its query) to 1 - S.
     """
 
-    def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
+    def __init__(self, config: TransformerConfig, length: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
+        self.farthest = length - 1
+        buckets = config.relative_buckets
         self.table = Embedding(
-            2 * config.relative_buckets, config.hidden_dim, config.initializer_range, name="table"
+            2 * buckets, config.hidden_dim, config.initializer_range, name="table"
         )
-        self.norm = Norm.of(config, "norm")
+        self.norm = Norm.of(config, "norm") if config.distance_norm else None
+        distances = np.arange(-self.farthest, length)
+        buckets_of = signed_buckets(distances, buckets, config.relative_max_distance)
+        self.rows = np.clip(buckets_of + buckets, 0, 2 * buckets - 1).astype("int32")
 
     def build(self, input_shape: Any = None) -> None:
         self.table.build()
-        self.norm.build((None, None, self.config.hidden_dim))
-
-    def bucket(self, distance: Any) -> Any:
-        """Bucket of each distance, signed: exact up to half of the buckets, logarithmic beyond."""
-        buckets, most = self.config.relative_buckets, self.config.relative_max_distance
-        middle = buckets // 2
-        size = kops.cast(kops.maximum(kops.abs(distance), middle), "float32")
-        scale = (middle - 1) / math.log((most - 1) / middle)
-        far = kops.cast(kops.ceil(kops.log(size / middle) * scale), "int32") + middle
-        return kops.where(kops.abs(distance) <= middle, distance, kops.sign(distance) * far)
+        if self.norm is not None:
+            self.norm.build((None, None, self.config.hidden_dim))
 
     def call(self, span: Span) -> Any:
-        buckets = self.config.relative_buckets
         distance = span.length - 1 - kops.arange(2 * span.length - 1, dtype="int32")
-        rows = kops.clip(self.bucket(distance) + buckets, 0, 2 * buckets - 1)
-        return kops.expand_dims(self.norm(self.table(rows))[0], 0)
+        places = kops.clip(distance + self.farthest, 0, 2 * self.farthest)
+        states = self.table(ops.embed(places, ops.constant("distance_rows", self.rows)))
+        if self.norm is not None:
+            states = self.norm(states)[0]
+        return kops.expand_dims(states, 0)
+
+
+def signed_buckets(distances: np.ndarray, buckets: int, most: int | None) -> np.ndarray:
+    """Bucket of each distance: itself up to half of `buckets`, logarithmic beyond, so that the
+    last begins before `most`; itself alone where that is None.
+
+    In single precision and in this order, since at a bucket's edge the last bit decides.
+    """
+    if most is None:
+        return distances
+    middle = buckets // 2
+    size = np.maximum(np.abs(distances), middle).astype("float32")
+    share = np.log(size / np.float32(middle)) / np.log(np.float32((most - 1) / middle))
+    far = np.ceil(share * np.float32(middle - 1)).astype("int64") + middle
+    return np.where(np.abs(distances) <= middle, distances, np.sign(distances) * far)
 
 
 def disentangled_bias(
     query: Any, key: Any, place_query: Any, place_key: Any, num_heads: int, scale: float
 ) -> Any:
-    """[B, H, S, S] scores of content against distance and of distance against content.
+    """[B, H, S, S] scores of content against distance and of distance against content, or one of
+    them.
 
     Args:
         query: [B, S, H * head_dim] of the text.
         key: The same.
-        place_query: [1, 2 S - 1, H * head_dim] of the distances, as `RelativeStates` orders them.
-        place_key: The same.
+        place_query: [1, 2 S - 1, H * head_dim] of the distances, as `RelativeStates` orders them;
+            None: without the scores of distance against content.
+        place_key: The same; None: without those of content against distance.
         num_heads: H.
         scale: Factor on the scores.
     """
-    query, key, place_query, place_key = (
-        _heads(x, num_heads) for x in (query * scale, key * scale, place_query, place_key)
-    )
-    content_to_place = _shifted(kops.matmul(query, kops.transpose(place_key, (0, 1, 3, 2))))
-    # Seen from the key, the distances run the other way.
-    backwards = kops.transpose(kops.flip(place_query, axis=2), (0, 1, 3, 2))
-    place_to_content = _shifted(kops.matmul(key, backwards))
-    return content_to_place + kops.transpose(place_to_content, (0, 1, 3, 2))
+    terms = []
+    if place_key is not None:
+        places = kops.transpose(_heads(place_key, num_heads), (0, 1, 3, 2))
+        terms.append(_shifted(kops.matmul(_heads(query * scale, num_heads), places)))
+    if place_query is not None:  # seen from the key, the distances run the other way
+        backwards = kops.flip(_heads(place_query, num_heads), axis=2)
+        places = kops.transpose(backwards, (0, 1, 3, 2))
+        scores = _shifted(kops.matmul(_heads(key * scale, num_heads), places))
+        terms.append(kops.transpose(scores, (0, 1, 3, 2)))
+    return sum(terms[1:], terms[0])
 
 
 def _heads(x: Any, num_heads: int) -> Any:
