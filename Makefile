@@ -8,6 +8,8 @@ PARITY_VENV := .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
 PARITY_STAMP := $(PARITY_VENV)/.installed
 PARITY := build/parity
+BESIDE := $(PARITY_VENV)/beside
+BESIDE_STAMP := $(BESIDE)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -25,6 +27,11 @@ $(PARITY_STAMP): tests/parity/requirements.txt
 	$(PARITY_BIN)/pip install --quiet --upgrade pip
 	$(PARITY_BIN)/pip install --quiet --requirement tests/parity/requirements.txt
 	touch $(PARITY_STAMP)
+
+$(BESIDE_STAMP): $(STAMP) $(PARITY_STAMP) tests/parity/beside.txt
+	rm -rf $(BESIDE)
+	$(BIN)/pip install --quiet --no-deps --target $(BESIDE) --requirement tests/parity/beside.txt
+	touch $(BESIDE_STAMP)
 
 install: $(STAMP)
 
@@ -44,9 +51,10 @@ bench: $(STAMP)  ## Export seconds and memory, encoder and decoder tokens/s, eac
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.serve
 
-parity: $(STAMP) $(PARITY_STAMP)  ## Every family against torch and transformers, both ways; minutes on 2 cores.
+parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch and transformers, both ways; minutes on 2 cores.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
 	$(BIN)/python -m tests.parity.compare --out $(PARITY) --jobs 2
+	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest --numprocesses 2 tests/test_keras_nlp.py
 
 goldens: $(STAMP) $(PARITY_STAMP)  ## Values of the reference that `make test` compares with.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)

@@ -22,6 +22,7 @@ _HOMES = {
     "TaskModel": "zoo.tasks",
     "Tokenizer": "zoo.text",
     "ZooError": "zoo.errors",
+    "from_keras_nlp": "zoo.checkpoints",
     "from_pretrained": "zoo.checkpoints",
     "train": "zoo.training.trainer",
 }
