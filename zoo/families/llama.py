@@ -1,5 +1,6 @@
 """Llama 1, 2, 3 (Touvron et al., 2023; Grattafiori et al., 2024): rotary, RMS norm, gated SiLU."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from zoo.backbones.config import DecoderConfig
@@ -47,22 +48,33 @@ ENDS = (
 ROWS = (*ENDS, *NORMS, *ATTENTION, *FEED_FORWARD)
 
 
-def forms(name: str) -> dict[str, Form]:
-    """The tasks of a decoder named in the manner of Llama."""
+def forms(
+    name: str, without: Sequence[str] = (), question_prefix: str | None = None
+) -> dict[str, Form]:
+    """The tasks of a decoder named in the manner of Llama.
+
+    Args:
+        name: What the reference's classes begin with.
+        without: Tasks for which it has no class.
+        question_prefix: The base model's prefix in question answering, where it is another.
+    """
     head = row("head/output/kernel", "lm_head.weight", TRANSPOSED)
     bias = row("head/bias", "lm_head.bias")
     score = outside(*linear("head/logits", "score"))
-    return {
+    found = {
         "text-generation": Form((f"{name}ForCausalLM",), outside(head, bias)),
         "text-classification": Form(
             (f"{name}ForSequenceClassification",), score, {"pooling": "last", "logits_bias": False}
         ),
         "token-classification": Form((f"{name}ForTokenClassification",), score),
         "question-answering": Form(
-            (f"{name}ForQuestionAnswering",), outside(*linear("head/logits", "qa_outputs"))
+            (f"{name}ForQuestionAnswering",),
+            outside(*linear("head/logits", "qa_outputs")),
+            prefix=question_prefix,
         ),
         "feature-extraction": Form((f"{name}Model",), prefixed=False),
     }
+    return {task: form for task, form in found.items() if task not in without}
 
 
 def _decode_biases(reader: Reader) -> dict[str, Any]:
@@ -78,6 +90,17 @@ BIASES = Rule(
     _decode_biases,
     lambda config: {"attention_bias": config.attention_bias, "mlp_bias": config.projection_bias},
 )
+
+
+def attention_biases(default: bool = False) -> Rule:
+    """One key says whether all four projections of attention have a bias; nothing else has one."""
+
+    def decode(reader: Reader) -> dict[str, Any]:
+        bias = reader.get("attention_bias", default)
+        return {"attention_bias": bias, "attention_output_bias": bias, "projection_bias": False}
+
+    return Rule(decode, lambda config: {"attention_bias": config.attention_bias})
+
 
 LLAMA_3_2 = {
     "vocab_size": 128256,
@@ -108,7 +131,7 @@ FAMILY = Family(
     fixed=FIXED,
     items=(*SIZES, BIASES, rotary(), special_tokens(bos=1, eos=2)),
     rows=ROWS,
-    forms=forms("Llama"),
+    forms=forms("Llama", question_prefix="transformer"),
     prefix="model",
     ignored=(r"\.rotary_emb\.inv_freq$",),
     presets={
