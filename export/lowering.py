@@ -132,24 +132,36 @@ def _rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> tf.Tensor:
 
 
 def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf.Tensor:
-    """Each expert computes the tokens that chose it, found by where their shares are not 0."""
+    """A loop over the experts that were chosen at all: each computes its own tokens, found by where
+    their shares are not 0. The graph does not grow with the number of experts.
+    """
     width = x.shape[-1]
     rows, shares = tf.reshape(x, [-1, width]), tf.reshape(shares, [-1, shares.shape[-1]])
-    gate, up, down = (tf.unstack(tf.convert_to_tensor(kernel)) for kernel in kernels)
-    total = tf.zeros_like(rows)
-    for e in range(len(gate)):
-        share = shares[:, e]
-        chosen = tf.where(share > 0)  # (N, 1)
-        mine = tf.gather_nd(rows, chosen)
-        inner_gate, inner_up = tf.matmul(mine, gate[e]), tf.matmul(mine, up[e])
-        if biases is not None:
-            inner_gate = inner_gate + tf.convert_to_tensor(biases[0])[e]
-            inner_up = inner_up + tf.convert_to_tensor(biases[1])[e]
-        y = tf.matmul(combine(inner_gate, inner_up), down[e])
-        if biases is not None:
-            y = y + tf.convert_to_tensor(biases[2])[e]
-        y = y * tf.gather_nd(share, chosen)[:, None]
-        total = tf.tensor_scatter_nd_add(total, chosen, y)
+    kernels = [tf.convert_to_tensor(kernel) for kernel in kernels]
+    biases = None if biases is None else [tf.convert_to_tensor(bias) for bias in biases]
+    chosen = tf.where(tf.reduce_max(shares, axis=0) > 0)[:, 0]
+    count = tf.size(chosen)
+
+    def add(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        expert = chosen[step]
+        share = tf.gather(shares, expert, axis=1)
+        mine = tf.where(share > 0)  # (N, 1)
+        given = tf.gather_nd(rows, mine)
+
+        def linear(values: tf.Tensor, which: int) -> tf.Tensor:
+            y = tf.matmul(values, tf.gather(kernels[which], expert))
+            return y if biases is None else y + tf.gather(biases[which], expert)
+
+        y = linear(combine(linear(given, 0), linear(given, 1)), 2)
+        y = y * tf.gather_nd(share, mine)[:, None]
+        return step + 1, tf.tensor_scatter_nd_add(total, mine, y)
+
+    _, total = tf.while_loop(
+        lambda step, _: step < count,
+        add,
+        (tf.constant(0), tf.zeros_like(rows)),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, width])),
+    )
     return tf.reshape(total, tf.shape(x))
 
 

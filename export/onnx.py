@@ -79,7 +79,16 @@ class Converted:
     @property
     def operators(self) -> dict[str, int]:
         """How often each operator occurs."""
-        return dict(sorted(Counter(node.op_type for node in self.proto.graph.node).items()))
+        return dict(sorted(Counter(node.op_type for node in all_nodes(self.proto.graph)).items()))
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """A graph's nodes, with those of the loops' bodies."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g)
 
 
 def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Converted:
@@ -126,6 +135,7 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
         proto, dict(zip(stand_ins, zip(names, variables, strict=True), strict=True))
     )
     _finish(proto, graph)
+    _free_loops(proto.graph)
     return Converted(graph, proto, weights)
 
 
@@ -228,7 +238,7 @@ def _check_operators(proto: onnx.ModelProto) -> None:
     """Every operator must be one of ONNX' own at this opset, or one that the lowering emits."""
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     unknown = set()
-    for node in proto.graph.node:
+    for node in all_nodes(proto.graph):
         if node.domain == lowering.MICROSOFT:
             continue
         try:
@@ -295,13 +305,41 @@ def _finish(proto: onnx.ModelProto, graph: Graph) -> None:
     del proto.graph.value_info[:]
     # tf2onnx is not told of Microsoft's domain: it would take operators from there for itself.
     imports = [entry for entry in proto.opset_import if not entry.domain]
-    if any(node.domain == lowering.MICROSOFT for node in proto.graph.node):
+    if any(node.domain == lowering.MICROSOFT for node in all_nodes(proto.graph)):
         imports.append(onnx.helper.make_opsetid(lowering.MICROSOFT, 1))
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     proto.producer_name, proto.producer_version, proto.doc_string = "keras-text-zoo", "", ""
     proto.graph.name = graph.name
     proto.graph.doc_string = ""
+
+
+def _free_loops(graph: onnx.GraphProto) -> None:
+    """Takes what a loop's body only passes on from its variables: the body reads it where it is.
+
+    Runtimes copy a loop's variables in every round, weights included.
+    """
+    for node in graph.node:
+        if node.op_type != "Loop":
+            continue
+        body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+        passed = {n.output[0]: n.input[0] for n in body.node if n.op_type == "Identity"}
+        fixed: dict[str, str] = {}
+        for k in reversed(range(len(node.input) - 2)):  # before them: trip count, condition
+            name, result = body.input[k + 2].name, body.output[k + 1].name
+            if passed.get(result) == name:
+                fixed[name] = node.input[k + 2]
+                for part in (body.input, node.input):
+                    del part[k + 2]
+                del body.output[k + 1], node.output[k]
+        for inner in all_nodes(body):
+            for i, name in enumerate(inner.input):
+                inner.input[i] = fixed.get(name, name)
+        used = {name for inner in all_nodes(body) for name in inner.input}
+        used |= {value.name for value in body.output}
+        nodes = [n for n in body.node if n.op_type != "Identity" or n.output[0] in used]
+        del body.node[:]
+        body.node.extend(nodes)
 
 
 class WeightsFile:
