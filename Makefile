@@ -13,7 +13,7 @@ BESIDE_STAMP := $(BESIDE)/.installed
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench parity goldens clean install
+.PHONY: demo test check bench parity families goldens clean install
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -54,7 +54,11 @@ bench: $(STAMP)  ## Export seconds and memory, encoder and decoder tokens/s, eac
 parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch and transformers, both ways; minutes on 2 cores.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
 	$(BIN)/python -m tests.parity.compare --out $(PARITY) --jobs 2
+	$(BIN)/python -m tests.parity.bundles --out $(PARITY) --jobs 2
 	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest --numprocesses 2 tests/test_keras_nlp.py
+
+families: parity  ## Writes what passed into README.md and docs/families.md.
+	$(BIN)/python -m tests.parity.document --out $(PARITY)
 
 goldens: $(STAMP) $(PARITY_STAMP)  ## Values of the reference that `make test` compares with.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
