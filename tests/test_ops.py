@@ -9,7 +9,14 @@ import pytest
 from tolerances import close
 
 from zoo import ops
-from zoo.layers.positions import AlibiBias, RelativeBias, alibi_slopes, rotary_rates, sinusoids
+from zoo.layers.positions import (
+    AlibiBias,
+    RelativeBias,
+    RoundedAlibiBias,
+    alibi_slopes,
+    rotary_rates,
+    sinusoids,
+)
 from zoo.layers.span import Span
 
 
@@ -165,6 +172,20 @@ def test_alibi_bias_falls_with_distance() -> None:
     assert bias.shape == (1, 8, 5, 5)
     for i, j in np.ndindex(5, 5):
         np.testing.assert_allclose(bias[0, :, i, j], -abs(i - j) * alibi_slopes(8), rtol=1e-6)
+
+
+def test_rounded_alibi_is_computed_in_bfloat16() -> None:
+    def rounded(x):
+        return keras.ops.cast(x, "bfloat16")
+
+    found = RoundedAlibiBias(12, 600, 0.5)(span=Span(None, 600, causal=True))
+    slopes = rounded(alibi_slopes(12))[:, None]
+    expected = slopes * rounded(np.arange(600, dtype="float32"))[None, :]
+    expected = np.asarray(keras.ops.cast(expected, "float32")) * 0.5
+    assert found.shape == (1, 12, 600, 600)
+    np.testing.assert_array_equal(np.asarray(found)[0, :, 17], expected)
+    exact = 0.5 * alibi_slopes(12)[:, None] * np.arange(600)
+    assert np.abs(expected - exact).max() > 0.1
 
 
 def t5_bucket(distance: int, bidirectional: bool, buckets: int, furthest: int) -> int:

@@ -1,4 +1,6 @@
-"""Published shapes without a checkpoint form: their sizes, counted without allocating them."""
+"""Published shapes, of families and without a checkpoint form: their sizes, counted without
+allocating them.
+"""
 
 import dataclasses
 
@@ -7,6 +9,8 @@ import pytest
 
 import zoo
 from zoo.checkpoints.count import count_parameters
+from zoo.checkpoints.load import preset_config
+from zoo.families import family, model_types
 from zoo.presets import SHAPES
 
 ROUNDED = 0.035
@@ -18,6 +22,19 @@ def test_a_shape_has_the_published_size(name) -> None:
     shape = SHAPES[name]
     counted = count_parameters(shape.config, shape.task)
     assert counted == pytest.approx(shape.parameters, rel=ROUNDED)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_the_smallest_preset_of_a_family_has_its_published_size(model_type) -> None:
+    found = family(model_type)
+    name = min(found.presets, key=lambda name: found.presets[name].parameters)
+    preset = found.presets[name]
+    assert count_parameters(preset_config(found, name), preset.task) == preset.parameters
+
+
+def test_gpt_3_is_dense_and_banded_in_turn() -> None:
+    config = SHAPES["gpt-3-175b"].config
+    assert [config.layer_window(i) for i in range(4)] == [None, 256, None, 256]
 
 
 def test_the_2017_transformer_is_counted_by_hand() -> None:

@@ -32,6 +32,7 @@ class Case:
         target_lengths: Tokens of each row of an encoder-decoder's decoder.
         task: The task to ask for; None: what the folder's architecture says.
         token_types: Feed segments.
+        ends: Each row ends with the end token.
         cached: Cached steps are compared with the full pass.
         greedy: Greedy tokens are compared.
         dtype: The stored tensors' type.
@@ -48,6 +49,8 @@ class Case:
             back: a pattern.
         spread: Widens the matrices.
         golden: Stored for the tests that run without the reference.
+        attention: The reference's attention; what is compared is its plain one unless that differs
+            from what it runs.
         required: False: beyond what the zoo promises; a refusal is reported, not a failure.
     """
 
@@ -62,6 +65,7 @@ class Case:
     target_lengths: tuple[int, ...] = (4, 7, 1)
     task: str | None = None
     token_types: bool = False
+    ends: bool = False
     cached: bool = True
     greedy: bool = True
     dtype: str = "float32"
@@ -74,6 +78,7 @@ class Case:
     unused: str = ""
     spread: float = 1.0
     golden: bool = False
+    attention: str = "eager"
     required: bool = True
 
     @property

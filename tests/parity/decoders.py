@@ -254,6 +254,20 @@ DECODERS: dict[str, Family] = {
             "refined-web-alibi": Case(
                 "FalconForCausalLM",
                 {"alibi": True, "parallel_attn": False, "multi_query": False, "bias": True},
+                attention="sdpa",  # the plain one adds the bias twice
+            ),
+            "refined-web-alibi-rounded": Case(
+                "FalconForCausalLM",
+                {
+                    "alibi": True,
+                    "parallel_attn": False,
+                    "multi_query": False,
+                    "bias": True,
+                    "num_attention_heads": 12,
+                },
+                attention="sdpa",
+                lengths=LONG,
+                golden=True,
             ),
             "sequential-rotary": Case(
                 "FalconForCausalLM", {"parallel_attn": False, "multi_query": False}

@@ -116,10 +116,10 @@ def write_safetensors(tensors: dict[str, torch.Tensor], folder: Path, limit: int
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
-def load(architecture: str, folder: Path) -> tuple[Any, list[str]]:
+def load(architecture: str, folder: Path, attention: str = "eager") -> tuple[Any, list[str]]:
     """The reference's model of a folder in float32, and the names it did not find."""
     model, info = getattr(transformers, architecture).from_pretrained(
-        folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True
+        folder, attn_implementation=attention, dtype=torch.float32, output_loading_info=True
     )
     if info["mismatched_keys"]:
         raise RuntimeError(f"{folder}: mis-shaped {info['mismatched_keys']}")
@@ -140,6 +140,8 @@ def make_inputs(case: Case, config: Any, seed: int) -> dict[str, np.ndarray]:
         return np.where(mask == 1, ids, pad), mask
 
     ids, mask = rows(case.lengths)
+    if case.ends:
+        ids[np.arange(len(ids)), mask.sum(axis=1) - 1] = config.eos_token_id
     inputs = {"input_ids": ids, "attention_mask": mask}
     if case.token_types:
         inputs["token_type_ids"] = rng.randint(0, 2, ids.shape) * mask
@@ -234,7 +236,7 @@ def greedy(
 
 def compute(case: Case, folder: Path) -> dict[str, np.ndarray]:
     """Everything that a case's folder is compared with: inputs, points and greedy tokens."""
-    model, missing = load(case.architecture, folder)
+    model, missing = load(case.architecture, folder, case.attention)
     absent = [name for name in missing if "seq_relationship" not in name]
     if absent:
         raise RuntimeError(f"the reference did not find {absent} in its own folder")

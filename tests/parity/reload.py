@@ -139,8 +139,8 @@ def check(case: Case, folder: Path) -> dict[str, Any]:
     problems = []
     if case.task is None and architecture != case.architecture:
         problems.append(f"architectures = [{architecture!r}], was [{case.architecture!r}]")
-    model, missing = load(architecture, ours)
-    original, not_there = load(architecture, folder)
+    model, missing = load(architecture, ours, case.attention)
+    original, not_there = load(architecture, folder, case.attention)
     lost = [name for name in missing if name not in not_there]
     if lost := [name for name in lost if not (case.unused and re.search(case.unused, name))]:
         problems.append(f"the reference misses {lost}")

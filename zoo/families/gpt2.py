@@ -15,9 +15,11 @@ from zoo.checkpoints.table import (
 )
 
 BLOCK, LAYER = "decoder/block_{i}", "h.{i}"
-ROWS = (
+EMBEDDINGS = (
     row("decoder/embeddings/tokens/table", "wte.weight", aliases=["lm_head.weight"]),
     row("decoder/embeddings/positions/table", "wpe.weight"),
+)
+BLOCKS = (
     *norm(f"{BLOCK}/attention_norm", f"{LAYER}.ln_1"),
     *fused(qkv(BLOCK), f"{LAYER}.attn.c_attn", attention_sizes, transposed=False),
     *linear(f"{BLOCK}/attention/output", f"{LAYER}.attn.c_proj", transposed=False),
@@ -26,6 +28,44 @@ ROWS = (
     *linear(f"{BLOCK}/feed_forward/down", f"{LAYER}.mlp.c_proj", transposed=False),
     *norm("decoder/final_norm", "ln_f"),
 )
+
+
+def forms(
+    name: str,
+    causal: str = "ForCausalLM",
+    head: str = "lm_head",
+    without: tuple[str, ...] = (),
+) -> dict[str, Form]:
+    """The tasks of a decoder named in the manner of GPT-2.
+
+    Args:
+        name: What its classes' names begin with.
+        causal: What that of the language model ends with.
+        head: The language model's head.
+        without: Tasks that the reference has no class for.
+    """
+    known = {
+        "text-generation": Form(
+            (f"{name}{causal}",),
+            outside(
+                row("head/output/kernel", f"{head}.weight", TRANSPOSED),
+                row("head/bias", f"{head}.bias"),
+            ),
+        ),
+        "text-classification": Form(
+            (f"{name}ForSequenceClassification",),
+            outside(*linear("head/logits", "score")),
+            {"pooling": "last", "logits_bias": False},
+        ),
+        "token-classification": Form(
+            (f"{name}ForTokenClassification",), outside(*linear("head/logits", "classifier"))
+        ),
+        "question-answering": Form(
+            (f"{name}ForQuestionAnswering",), outside(*linear("head/logits", "qa_outputs"))
+        ),
+        "feature-extraction": Form((f"{name}Model",), prefixed=False),
+    }
+    return {task: form for task, form in known.items() if task not in without}
 
 
 def _decode_scale(reader: Reader) -> dict[str, float]:
@@ -62,24 +102,8 @@ FAMILY = Family(
         Unused(("reorder_and_upcast_attn",)),
         special_tokens(bos=50256, eos=50256),
     ),
-    rows=ROWS,
-    forms={
-        "text-generation": Form(
-            ("GPT2LMHeadModel",), outside(row("head/output/kernel", "lm_head.weight", TRANSPOSED))
-        ),
-        "text-classification": Form(
-            ("GPT2ForSequenceClassification",),
-            outside(*linear("head/logits", "score")),
-            {"pooling": "last", "logits_bias": False},
-        ),
-        "token-classification": Form(
-            ("GPT2ForTokenClassification",), outside(*linear("head/logits", "classifier"))
-        ),
-        "question-answering": Form(
-            ("GPT2ForQuestionAnswering",), outside(*linear("head/logits", "qa_outputs"))
-        ),
-        "feature-extraction": Form(("GPT2Model",), prefixed=False),
-    },
+    rows=(*EMBEDDINGS, *BLOCKS),
+    forms=forms("GPT2", causal="LMHeadModel"),
     prefix="transformer",
     ignored=(r"\.attn\.bias$", r"\.attn\.masked_bias$"),
     presets={
