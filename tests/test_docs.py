@@ -7,15 +7,17 @@ from pathlib import Path
 import click
 import pytest
 
+import zoo
 from zoo.__main__ import COMMANDS, cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_ten_lines_train_export_and_serve(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = PYTHON[0]
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith("import")]
     assert len(lines) <= 10
     script = tmp_path / "readme.py"
@@ -24,6 +26,29 @@ def test_the_ten_lines_train_export_and_serve(tmp_path, monkeypatch, capsys):
     runpy.run_path(str(script))
     assert "good" in capsys.readouterr().out
     assert (tmp_path / "bundles" / "reviews" / "manifest.json").is_file()
+
+
+def test_the_lines_on_checkpoints_read_train_and_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = zoo.Tokenizer.train("wordpiece", ["a fine film", "a dull plot"], vocab_size=60)
+    config = zoo.EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_dim=24,
+        num_layers=1,
+        num_heads=2,
+        norm_position="post",
+        embedding_norm=True,
+        token_types=2,
+    )
+    given = zoo.TaskModel(config, "fill-mask")
+    given.tokenizer = tokenizer
+    given.save_pretrained("checkpoints/my-bert", model_type="bert")
+    first = [line for line in PYTHON[0].splitlines() if line.startswith(("import", "examples"))]
+    (tmp_path / "readme.py").write_text("\n".join(first) + "\n" + PYTHON[1], encoding="utf-8")
+    runpy.run_path(str(tmp_path / "readme.py"))
+    again = zoo.from_pretrained("checkpoints/reviews")
+    assert (again.task, again.labels) == ("text-classification", ["bad", "good"])
+    assert again.tokenizer.encode("a fine film").ids == tokenizer.encode("a fine film").ids
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
