@@ -74,7 +74,7 @@ def forward_graph(model: TaskModel) -> Graph:
     length = SEQUENCE
     if model.config.token_types:
         inputs.append(_ids("token_type_ids"))
-    if model.architecture == "encoder-decoder":
+    if "decoder_input_ids" in model.required_inputs:
         length = "decoder_sequence_length"
         inputs.append(_ids("decoder_input_ids", length))
     sizes = {

@@ -123,7 +123,8 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        expected = GRAPH_NAMES[self.architecture]
+        generates = self.task in ("text-generation", "text2text-generation")
+        expected = GRAPH_NAMES[self.architecture] if generates else ("model",)
         if set(self.graphs) != set(expected):
             raise ValueError(
                 f"an {self.architecture} bundle has the graphs {list(expected)}, "
@@ -135,7 +136,7 @@ class Manifest(Part):
         unlisted = sorted(set(needed) - set(self.files))
         if unlisted:
             raise ValueError(f"used but not listed under 'files': {unlisted}")
-        if self.task in ("text-generation", "text2text-generation"):
+        if generates:
             missing = [name for name in ("cache", "generation") if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"task {self.task} needs {missing}, which are null")

@@ -41,6 +41,7 @@ class Task:
         defaults: Facts of the head that may be set, with their values.
         needs_labels: Whether a list of labels must be given.
         trains: Whether it has a loss of its own.
+        crosses: An encoder-decoder runs both its stacks; else its encoder alone.
     """
 
     architectures: tuple[type[TransformerConfig], ...]
@@ -49,6 +50,7 @@ class Task:
     defaults: dict[str, Any]
     needs_labels: bool = False
     trains: bool = True
+    crosses: bool = False
 
 
 def _classifier(config: Any, tokens: Any, labels: Any, **facts: Any) -> ClassifierHead:
@@ -88,11 +90,12 @@ _ENCODER = (EncoderConfig,)
 
 TASKS: dict[str, Task] = {
     "text-classification": Task(
-        _ANY,
+        (*_ANY, EncoderDecoderConfig),
         ("logits",),
         _classifier,
         {"pooling": "mean", **_CLASSIFIER},
         needs_labels=True,
+        crosses=True,
     ),
     "token-classification": Task(
         _ANY,
@@ -103,16 +106,18 @@ TASKS: dict[str, Task] = {
     ),
     "question-answering": Task(_ANY, ("start_logits", "end_logits"), _span, _SPAN),
     "fill-mask": Task(_ENCODER, ("logits",), _masked, {}),
-    "feature-extraction": Task(_ANY, ("last_hidden_state",), _nothing, {}, trains=False),
+    "feature-extraction": Task(
+        (*_ANY, EncoderDecoderConfig), ("last_hidden_state",), _nothing, {}, trains=False
+    ),
     "sentence-similarity": Task(
-        _ANY,
+        (*_ANY, EncoderDecoderConfig),
         ("sentence_embedding",),
         _embedding,
         {"pooling": "mean", "normalize": True},
         trains=False,
     ),
     "text-generation": Task((DecoderConfig,), ("logits",), _language, {}),
-    "text2text-generation": Task((EncoderDecoderConfig,), ("logits",), _language, {}),
+    "text2text-generation": Task((EncoderDecoderConfig,), ("logits",), _language, {}, crosses=True),
 }
 
 
@@ -158,6 +163,8 @@ class TaskModel(keras.Model):
       optional);
     - text-generation: `input_ids`, `attention_mask` [B, T];
     - text2text-generation: `input_ids`, `attention_mask` [B, T], `decoder_input_ids` [B, U].
+
+    An encoder-decoder that classifies reads the text with both its stacks (Lewis et al., 2020).
 
     `compile()` without arguments takes the task's loss and metrics and AdamW; labels of -100 are
     not counted.
@@ -208,7 +215,7 @@ class TaskModel(keras.Model):
                 self.decoder = decoder(config)
             else:
                 self.encoder = encoder(config)
-            if task == "text2text-generation":
+            if isinstance(config, EncoderDecoderConfig) and self.spec.crosses:
                 shared = self.encoder.embeddings.tokens if config.share_embeddings else None
                 self.decoder = cross_decoder(config, shared)
             tokens = (self.decoder or self.encoder).embeddings.tokens
@@ -219,8 +226,8 @@ class TaskModel(keras.Model):
 
     @property
     def architecture(self) -> str:
-        """encoder, decoder or encoder-decoder."""
-        return architecture_of(self.config)
+        """encoder, decoder or encoder-decoder; where a task needs only its encoder, encoder."""
+        return "encoder" if self.decoder is None else architecture_of(self.config)
 
     @property
     def generates(self) -> bool:
@@ -251,16 +258,13 @@ class TaskModel(keras.Model):
             token_type_ids=inputs.get("token_type_ids"),
             training=training,
         )
-        if self.task == "text2text-generation":
+        if self.architecture == "encoder-decoder":
             memory = self.decoder.project_memory(states)
+            targets = inputs["decoder_input_ids"] if self.generates else self._begun(ids)
             states, _, _ = self.decoder(
-                inputs["decoder_input_ids"],
-                memory=memory,
-                memory_attention_mask=mask,
-                training=training,
+                targets, memory=memory, memory_attention_mask=mask, training=training
             )
-            return {"logits": self.head(states)}
-        if self.task in ("fill-mask", "text-generation"):
+        if self.generates or self.task == "fill-mask":
             return {"logits": self.head(states)}
         if self.task == "feature-extraction":
             return {"last_hidden_state": kops.cast(states, "float32")}
@@ -270,6 +274,11 @@ class TaskModel(keras.Model):
         if self.task == "question-answering":
             return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
         return {"logits": logits}
+
+    def _begun(self, ids: Any) -> Any:
+        """The text itself for the decoder, [B, T]: a start token before it, its last left out."""
+        start = kops.full_like(ids[:, :1], self.config.decoder_start_token_id)
+        return kops.concatenate([start, ids[:, :-1]], axis=1)
 
     @property
     def required_inputs(self) -> tuple[str, ...]:

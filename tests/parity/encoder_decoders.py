@@ -1,8 +1,10 @@
 """Cases of the encoder-decoders."""
 
+import dataclasses
 from typing import Any
 
 from .cases import Case, Family
+from .encoders import CLASSES
 
 T5: dict[str, Any] = {
     "vocab_size": 99,
@@ -34,6 +36,8 @@ BART: dict[str, Any] = {
     "decoder_start_token_id": 2,
 }
 LONG = (1, 9, 24)
+SINUSOIDS = r"embed_positions\.weight$"
+"""A table of constants, which the reference works out where a file lacks it."""
 HEAD = {"lm_head.weight": (99, 36)}
 V11 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
@@ -44,10 +48,12 @@ def shared(prefix: str = "", source: str = "shared.weight") -> dict[str, str]:
     return dict.fromkeys(names, f"{prefix}{source}")
 
 
-def bart_like(prefix: str, architecture: str = "", **cases: Case) -> dict[str, Case]:
+def bart_like(
+    prefix: str, architecture: str = "", unused: str = "", **cases: Case
+) -> dict[str, Case]:
     """What all of BART's relatives have."""
     name = architecture or f"{prefix}ForConditionalGeneration"
-    return {
+    rows = {
         "plain": Case(name, {}, golden=True),
         "scaled-relu": Case(name, {"scale_embedding": True, "activation_function": "relu"}),
         "unscaled-gelu": Case(name, {"scale_embedding": False, "activation_function": "gelu"}),
@@ -60,6 +66,7 @@ def bart_like(prefix: str, architecture: str = "", **cases: Case) -> dict[str, C
         ),
         **{key.replace("_", "-"): case for key, case in cases.items()},
     }
+    return {key: dataclasses.replace(case, unused=unused) for key, case in rows.items()}
 
 
 ENCODER_DECODERS: dict[str, Family] = {
@@ -87,7 +94,8 @@ ENCODER_DECODERS: dict[str, Family] = {
             "gated-silu": Case("T5ForConditionalGeneration", {"feed_forward_proj": "gated-silu"}),
             "sharded": Case("T5ForConditionalGeneration", {}, shard_bytes=30_000),
             "bfloat16": Case("T5ForConditionalGeneration", {}, dtype="bfloat16", greedy=False),
-            "encoder-alone": Case("T5EncoderModel", {}, required=False),
+            "encoder-alone": Case("T5EncoderModel", {}),
+            "classification": Case("T5ForSequenceClassification", CLASSES, ends=True),
         },
         decoder_layers="decoder.block",
     ),
@@ -116,13 +124,17 @@ ENCODER_DECODERS: dict[str, Family] = {
                 "BartForConditionalGeneration", {}, prefixed=False, extra={"encoder.version": (1,)}
             ),
             sharded=Case("BartForConditionalGeneration", {}, shard_bytes=30_000),
+            classification=Case("BartForSequenceClassification", CLASSES, ends=True),
         ),
         decoder_layers="decoder.layers",
     ),
     "mbart": Family(
         "encoder.layers",
         {**BART, "scale_embedding": True},
-        bart_like("MBart"),
+        bart_like(
+            "MBart",
+            classification=Case("MBartForSequenceClassification", CLASSES, ends=True),
+        ),
         decoder_layers="decoder.layers",
     ),
     "pegasus": Family(
@@ -136,7 +148,7 @@ ENCODER_DECODERS: dict[str, Family] = {
             "scale_embedding": True,
             "activation_function": "relu",
         },
-        bart_like("Pegasus"),
+        bart_like("Pegasus", unused=SINUSOIDS),
         decoder_layers="decoder.layers",
     ),
     "marian": Family(

@@ -53,9 +53,8 @@ def points(model: Any, feeds: Values, values: Values) -> dict[str, float]:
     ids, mask = feeds["input_ids"], feeds["attention_mask"]
     valid = mask.astype(bool)
     target_valid = values["decoder_mask"].astype(bool) if "decoder_mask" in values else valid
-    trails: dict[str, list[Any]] = {"": []}
-    prefix = "" if model.task != "text2text-generation" else "encoder_"
-    trails[prefix] = []
+    prefix = "encoder_" if "encoder_embeddings" in values else ""
+    trails: dict[str, list[Any]] = {prefix: []}
     if model.encoder is not None:
         states, _, _ = model.encoder.call(
             ids,
@@ -64,13 +63,14 @@ def points(model: Any, feeds: Values, values: Values) -> dict[str, float]:
             trail=trails[prefix].append,
         )
     if model.task == "text2text-generation":
+        trails[""] = []
         model.decoder.call(
             feeds["decoder_input_ids"],
             memory=model.decoder.project_memory(states),
             memory_attention_mask=mask,
             trail=trails[""].append,
         )
-    elif model.decoder is not None:
+    elif model.encoder is None:
         model.decoder.call(ids, attention_mask=mask, trail=trails[""].append)
     found = {"embeddings": 0.0, "first_layer": 0.0, "output": 0.0}
     for name, trail in trails.items():
