@@ -42,6 +42,7 @@ DERIVED = {
     "num_kv_heads",
     "num_ln_in_parallel_attn",
     "layer_types",
+    "partial_rotary_factor",
     "position_embedding_type",
     "sliding_window_pattern",
 }
@@ -104,6 +105,8 @@ def plain(value: Any) -> Any:
     """A config value as it is compared: one of the ways to write the same."""
     if isinstance(value, dict) and value.get("rope_type") is not None:
         facts = {key: part for key, part in value.items() if key != "type"}
+        if facts.get("partial_rotary_factor") == 1:
+            facts.pop("partial_rotary_factor")
         if facts["rope_type"] == "yarn":
             facts = {**YARN, **facts, "attention_factor": yarn_factor(facts)}
             facts = {key: part for key, part in facts.items() if not key.startswith("mscale")}
@@ -117,9 +120,28 @@ def plain(value: Any) -> Any:
     return None if value is False else value  # an entry that is off may be left out
 
 
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what other entries decide taken out, or worked out."""
+    found = dict(config)
+    if found.get("layer_types") is not None:
+        for name in ("max_window_layers", "sliding_window_pattern"):
+            found.pop(name, None)
+    if found.get("no_rope_layers") is not None:
+        found.pop("no_rope_layer_interval", None)
+    if "decoder_sparse_step" in found:
+        step, dense = found.pop("decoder_sparse_step"), found.pop("mlp_only_layers") or []
+        layers = range(found["num_hidden_layers"])
+        found["dense_layers"] = [i for i in layers if i in dense or (i + 1) % step]
+    rotary = found.get("rope_parameters")
+    if isinstance(rotary, dict) and rotary.get("rope_type") == "longrope":
+        whole = found["max_position_embeddings"] / rotary["original_max_position_embeddings"]
+        found["rope_parameters"] = {"factor": whole, **rotary}
+    return found
+
+
 def config_problems(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Entries that matter and differ."""
-    found = []
+    one, other, found = settled(one), settled(other), []
     for name in sorted(set(one) | set(other)):
         was, now = plain(one.get(name)), plain(other.get(name))
         written_out = was is None and name in DERIVED

@@ -172,6 +172,8 @@ def written_scaling(config: Any) -> dict[str, Any] | None:
     if scaling is None:
         return None
     values = {key: getattr(scaling, _KEYS[key]) for key in _OF_KIND[scaling.kind]}
+    if scaling.kind == "longrope" and scaling.factor * scaling.original_length == config.max_length:
+        del values["factor"]  # it follows from the lengths
     if scaling.kind not in ("linear", "dynamic"):
         values["original_max_position_embeddings"] = scaling.original_length
     values = {

@@ -12,6 +12,7 @@ def layer_windows(
     default: int | None,
     sees_all: Callable[[Reader, int], bool],
     switched: bool = False,
+    first: str | None = None,
 ) -> Rule:
     """`sliding_window`, with the layers that have it: those that `layer_types` names.
 
@@ -20,6 +21,7 @@ def layer_windows(
         sees_all: (the file, a layer's number) -> whether it has no window, where the file has no
             `layer_types`.
         switched: There is no window unless `use_sliding_window` says so.
+        first: The key that says how many of the first layers have none, if there is one.
     """
 
     def decode(reader: Reader) -> dict[str, Any]:
@@ -41,9 +43,13 @@ def layer_windows(
     def encode(config: Any) -> dict[str, Any]:
         windows = [config.layer_window(i) for i in range(config.num_layers)]
         written: dict[str, Any] = {
-            "sliding_window": config.window,
             "layer_types": [FULL if window is None else SLIDING for window in windows],
         }
+        if config.window is not None:  # the reference wants a number where no layer has a window
+            written["sliding_window"] = config.window
+            everything = config.global_layers
+            if first is not None and everything == tuple(range(len(everything))):
+                written[first] = len(everything)
         if switched:
             written["use_sliding_window"] = config.window is not None
         return written

@@ -77,6 +77,7 @@ FAMILY = Family(
         Expect("swiglu_alpha", (1.702,)),
         Unused(("initial_context_length",)),
         layer_windows(128, lambda reader, i: i % 2 == 1),
+        Unused(("sliding_window",)),  # where every layer sees everything
         llama.attention_biases(True),
         rotary(150000.0, scaling=YARN),
         special_tokens(),

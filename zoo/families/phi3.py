@@ -25,6 +25,8 @@ def _decode_rotary(reader: Reader) -> dict[str, Any]:
 
 def _encode_rotary(config: Any) -> dict[str, Any]:
     written = ROTARY.encode(config)
+    if config.rotary_fraction == 1.0:
+        del written["partial_rotary_factor"]
     if config.rotary_scaling is not None:
         written["original_max_position_embeddings"] = config.rotary_scaling.original_length
     return written

@@ -5,7 +5,7 @@ Qwen/Qwen2.5-0.5B.
 from typing import Any
 
 from zoo.backbones.config import DecoderConfig
-from zoo.checkpoints.facts import inherited, special_tokens
+from zoo.checkpoints.facts import Unused, inherited, special_tokens
 from zoo.checkpoints.family import Family, Preset
 from zoo.checkpoints.rotary import rotary
 from zoo.checkpoints.windows import layer_windows
@@ -18,8 +18,10 @@ SIZES = inherited(
     intermediate_size=22016,
     max_position_embeddings=32768,
 )
-WINDOWS = layer_windows(
-    4096, lambda reader, i: i < reader.get("max_window_layers", 28), switched=True
+FIRST = "max_window_layers"
+WINDOWS = (
+    layer_windows(4096, lambda reader, i: i < reader.get(FIRST, 28), switched=True, first=FIRST),
+    Unused((FIRST, "sliding_window")),  # without use_sliding_window
 )
 
 
@@ -58,7 +60,7 @@ FAMILY = Family(
         "attention_output_bias": False,
         "projection_bias": False,
     },
-    items=(*SIZES, WINDOWS, rotary(), special_tokens()),
+    items=(*SIZES, *WINDOWS, rotary(), special_tokens()),
     rows=llama.ROWS,
     forms=llama.forms("Qwen2", question_prefix="transformer"),
     prefix="model",

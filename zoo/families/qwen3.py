@@ -34,7 +34,7 @@ FAMILY = Family(
     items=(
         *inherited(qwen2.SIZES, head_dim=128),
         llama.attention_biases(),
-        qwen2.WINDOWS,
+        *qwen2.WINDOWS,
         rotary(),
         special_tokens(),
     ),

@@ -31,10 +31,16 @@ def _decode_window(reader: Reader) -> dict[str, Any]:
     return {"window": size if reader.get("use_sliding_window", False) else None}
 
 
-LAYERS = Rule(
-    _decode_layers,
-    lambda config: {"decoder_sparse_step": 1, "mlp_only_layers": list(config.dense_layers)},
-)
+def _encode_layers(config: Any) -> dict[str, Any]:
+    """A step, where the layers come at equal distances, else their numbers."""
+    layers = range(config.num_layers)
+    for step in layers[1:]:
+        if config.dense_layers == tuple(i for i in layers if (i + 1) % step):
+            return {"decoder_sparse_step": step, "mlp_only_layers": []}
+    return {"decoder_sparse_step": 1, "mlp_only_layers": list(config.dense_layers)}
+
+
+LAYERS = Rule(_decode_layers, _encode_layers)
 WINDOW = Rule(
     _decode_window,
     lambda config: {

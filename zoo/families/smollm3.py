@@ -50,7 +50,7 @@ FAMILY = Family(
         llama.BIASES,
         Rule(_decode_turned, _encode_turned),
         layer_windows(None, _turned, switched=True),
-        Unused(("max_window_layers",)),
+        Unused(("max_window_layers", "no_rope_layer_interval")),  # the layers' lists decide
         rotary(2e6),
         special_tokens(pad=128004, bos=128000, eos=128001),
     ),
