@@ -192,20 +192,21 @@ def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
 def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
     if not model.generates:
         return None
-    config: Any = model.decoder.config
+    decoder: Any = model.decoder
     return CacheSpec(
         layout=CACHES[target],
-        num_layers=len(model.decoder.layers),
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        max_length=model.decoder.length,
+        num_layers=len(decoder.layers),
+        num_kv_heads=decoder.config.num_kv_heads,
+        head_dim=decoder.config.head_dim,
+        max_length=decoder.length,
     )
 
 
 def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
     if not model.generates:
         return None
-    config = model.config
+    config: Any = model.config
+    decoder: Any = model.decoder
     return GenerationSpec(
         bos_token_id=config.bos_token_id,
         eos_token_id=[
@@ -213,7 +214,7 @@ def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
         ],
         pad_token_id=config.pad_token_id,
         decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-        max_new_tokens=min(max_new_tokens, model.decoder.length),
+        max_new_tokens=min(max_new_tokens, decoder.length),
     )
 
 

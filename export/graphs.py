@@ -77,7 +77,7 @@ def forward_graph(model: TaskModel) -> Graph:
     if "decoder_input_ids" in model.required_inputs:
         length = "decoder_sequence_length"
         inputs.append(_ids("decoder_input_ids", length))
-    sizes = {
+    sizes: dict[str, Any] = {
         "num_labels": len(model.labels or ()),
         "vocab_size": model.config.vocab_size,
         "output_dim": model.config.output_dim,

@@ -1,4 +1,4 @@
-"""A real Llama, converted, told in Keras and through serve: skipped where its weights are missing."""
+"""A real Llama, converted, told in Keras and through serve; skipped without its weights."""
 
 import subprocess
 import sys

@@ -1,4 +1,5 @@
 """A bundle of every family, verified through serve; `make parity` exports all tasks and forms."""
+
 import pytest
 from parity import goldens
 from tolerances import close
