@@ -142,6 +142,8 @@ GATED_DECODERS: dict[str, Family] = {
                 lengths=(1, 6, 13),
             ),
             rope_yarn=Case("Qwen2ForCausalLM", rope("yarn", 1e6, **YARN), lengths=LONG),
+            question_answering=Case("Qwen2ForQuestionAnswering", {}),
+            token_classification=Case("Qwen2ForTokenClassification", CLASSES),
         ),
     ),
     "qwen3": Family(
@@ -186,7 +188,10 @@ GATED_DECODERS: dict[str, Family] = {
     "gemma": Family(
         "layers",
         {**LLAMA, "head_dim": 10},
-        llama_like("Gemma"),
+        llama_like(
+            "Gemma",
+            sequence_classification=Case("GemmaForSequenceClassification", CLASSES),
+        ),
     ),
     "gemma2": Family(
         "layers",
@@ -247,6 +252,7 @@ GATED_DECODERS: dict[str, Family] = {
                 raw_config=True,
                 lengths=(1, 6, 13),
             ),
+            "sequence-classification": Case("Gemma3TextForSequenceClassification", CLASSES),
             "caps": Case(
                 "Gemma3ForCausalLM",
                 {"final_logit_softcapping": 4.0, "attn_logit_softcapping": 3.0},
@@ -383,6 +389,7 @@ GATED_DECODERS: dict[str, Family] = {
             "GptOss",
             longer_than_window=Case("GptOssForCausalLM", {}, lengths=(1, 6, 13), golden=True),
             no_bias=Case("GptOssForCausalLM", {"attention_bias": False}),
+            sequence_classification=Case("GptOssForSequenceClassification", CLASSES),
             all_global=Case(
                 "GptOssForCausalLM", {"layer_types": ["full_attention"] * 2}, lengths=(1, 6, 13)
             ),
