@@ -92,6 +92,12 @@ class Family:
                 understood are named.
         """
         reader = Reader(values, where)
+        if "quantization_config" in reader:
+            raise reader.refuse(
+                "quantization_config",
+                "is not read: dequantize the model with the library that made it, save it and "
+                "read that folder",
+            )
         facts = dict(self.fixed)
         for item in self.items:
             facts |= item.decode(reader)
