@@ -150,8 +150,11 @@ def expected_operators(model: zoo.TaskModel, graph: str) -> Counter:
         expected[activation[facts.activation]] = layers + transform
     expected["Loop"] = layers - len(facts.dense_layers) if facts.num_experts else 0
     # Every sub-layer's sum is fused with the norm behind it, but the last where none follows it and
-    # those of a parallel block, which add up attention and feed-forward first.
+    # those of a parallel block, which add up attention and feed-forward first. Where the norm stands
+    # before the sum there is only the final one.
     sums = 2 * layers + crossed
+    if facts.norm_position == "output":
+        sums = 1
     if facts.parallel_residual:
         sums = layers
     if facts.norm_position != "post" and not facts.final_norm:

@@ -141,6 +141,7 @@ DECODERS: dict[str, Family] = {
             ),
             "sequential": Case("GPTNeoXForCausalLM", {"use_parallel_residual": False}),
             "tied": Case("GPTNeoXForCausalLM", {"tie_word_embeddings": True}),
+            "token-classification": Case("GPTNeoXForTokenClassification", CLASSES),
             "no-attention-bias": Case("GPTNeoXForCausalLM", {"attention_bias": False}),
             "older-config": Case(
                 "GPTNeoXForCausalLM",
@@ -196,6 +197,13 @@ DECODERS: dict[str, Family] = {
                 copies={"lm_head.weight": "model.decoder.embed_tokens.weight"},
             ),
             "projected": Case("OPTForCausalLM", {"word_embed_proj_dim": 20}),
+            "projected-sequence-classification": Case(
+                "OPTForSequenceClassification", {**CLASSES, "word_embed_proj_dim": 20}
+            ),
+            "projected-question-answering": Case(
+                "OPTForQuestionAnswering", {"word_embed_proj_dim": 20}
+            ),
+            "projected-bare": Case("OPTModel", {"word_embed_proj_dim": 20}),
             "no-bias": Case(
                 "OPTForCausalLM", {"enable_bias": False, "layer_norm_elementwise_affine": False}
             ),
@@ -210,6 +218,8 @@ DECODERS: dict[str, Family] = {
         {
             "plain": Case("BloomForCausalLM", {}, golden=True),
             "even-heads": Case("BloomForCausalLM", {"n_head": 4}),
+            "question-answering": Case("BloomForQuestionAnswering", {}),
+            "sequence-classification": Case("BloomForSequenceClassification", CLASSES),
             "six-heads": Case("BloomForCausalLM", {"n_head": 6}),
             "residual-behind-norm": Case(
                 "BloomForCausalLM",

@@ -74,7 +74,7 @@ FAMILY = Family(
         Fact("dropout", "hidden_dropout", 0.0),
         Fact("attention_dropout", "attention_dropout", 0.0),
         Fact("tie_embeddings", "tie_word_embeddings", True),
-        Expect("apply_residual_connection_post_layernorm", (False,), "No released model has it."),
+        Expect("apply_residual_connection_post_layernorm", (False,), "No released BLOOM has it."),
         Unused(
             (
                 "attention_softmax_in_fp32",
