@@ -150,8 +150,8 @@ def expected_operators(model: zoo.TaskModel, graph: str) -> Counter:
         expected[activation[facts.activation]] = layers + transform
     expected["Loop"] = layers - len(facts.dense_layers) if facts.num_experts else 0
     # Every sub-layer's sum is fused with the norm behind it, but the last where none follows it and
-    # those of a parallel block, which add up attention and feed-forward first. Where the norm stands
-    # before the sum there is only the final one.
+    # those of a parallel block, which add up attention and feed-forward first. Where norms stand
+    # before the sums there is only the final one.
     sums = 2 * layers + crossed
     if facts.norm_position == "output":
         sums = 1

@@ -89,7 +89,7 @@ _REFINED_WEB = {
     "eos_token_id": 2,
 }
 _NEW = {"new_decoder_architecture": True, "num_kv_heads": 8}
-SIZES = (
+SIZES: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("falcon-rw-1b", _size(2048, 24, 32, vocab_size=50304, **_REFINED_WEB), 1_311_625_216),
     ("falcon-rw-7b", _size(4096, 36, 64, **_REFINED_WEB), 7_516_020_736),
     ("falcon-7b", {}, 6_921_720_704),
