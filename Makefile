@@ -47,7 +47,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_arrows.py --durations=0
 
-bench: $(STAMP)  ## Export seconds and memory, encoder and decoder tokens/s, each in a process of its own.
+bench: $(STAMP)  ## Loading, export, encoder and decoder tokens/s, each in a process of its own.
+	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.serve
 

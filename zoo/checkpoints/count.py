@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-import keras
-
 from zoo.backbones.config import TransformerConfig
+from zoo.checkpoints.deferred import without_values
+from zoo.checkpoints.weights import variables_by_path
 
 
 def count_parameters(config: TransformerConfig, task: str, **given: Any) -> int:
@@ -21,22 +21,8 @@ def count_parameters(config: TransformerConfig, task: str, **given: Any) -> int:
 
 def weight_shapes(config: TransformerConfig, task: str, **given: Any) -> dict[str, tuple[int, ...]]:
     """Path below the model -> shape of every weight."""
-    from keras.src.backend.common import global_state
-
     from zoo.tasks import TaskModel
 
-    waiting = "uninitialized_variables"
-    before = global_state.get_global_attribute(waiting)
-    global_state.set_global_attribute(waiting, [])
-    try:
-        # Inside a stateless scope a variable only notes its shape; what waits for its values is
-        # forgotten, or the next model's first call would allocate it.
-        with keras.StatelessScope(initialize_variables=False):
-            model = TaskModel(config, task, **given)
-        return {
-            variable.path.split("/", 1)[-1]: tuple(variable.shape)
-            for variable in model.weights
-            if "seed_generator" not in variable.path
-        }
-    finally:
-        global_state.set_global_attribute(waiting, before)
+    with without_values():
+        model = TaskModel(config, task, **given)
+    return {path: tuple(variable.shape) for path, variable in variables_by_path(model).items()}

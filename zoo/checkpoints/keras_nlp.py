@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.checkpoints.deferred import initialize, without_values
 from zoo.checkpoints.keras_nlp_rows import Twin
 from zoo.checkpoints.keras_nlp_twins import TWINS
 from zoo.checkpoints.load import DTYPES, labels_of
@@ -56,7 +57,6 @@ def from_keras_nlp(
         DataError: The preset cannot be loaded, or a variable of ours or theirs is left over.
     """
     from zoo.families import family
-    from zoo.layers.linear import zero_weights
     from zoo.tasks import TaskModel
 
     if dtype not in DTYPES:
@@ -88,7 +88,7 @@ def from_keras_nlp(
     wanted = None
     if task in ("text-classification", "token-classification"):
         wanted = list(labels or labels_of({"num_labels": getattr(theirs, "num_classes", None)}))
-    with zero_weights(complete):
+    with without_values() as waiting:
         model = TaskModel(
             config,
             task,
@@ -108,6 +108,7 @@ def from_keras_nlp(
         found, rows=twin.rows, forms=forms, variants={}, prefix="", ignored=(), renamed=()
     )
     left = load_weights(table, model, variables, new_head=not complete)
+    initialize(waiting)
     if left:
         log.info("left out variables of other tasks: %s", ", ".join(left))
     if not complete:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.checkpoints.deferred import initialize, without_values
 from zoo.checkpoints.tensors import TensorFolder
 from zoo.checkpoints.weights import load_weights, with_stored_head
 from zoo.errors import ConfigError, DataError
@@ -59,7 +60,6 @@ def from_pretrained(
         DataError: There is no such folder, or its weights are not those of the model.
     """
     from zoo.families import family
-    from zoo.layers.linear import zero_weights
     from zoo.tasks import TaskModel
 
     if dtype not in DTYPES:
@@ -82,7 +82,7 @@ def from_pretrained(
     wanted = None
     if task in ("text-classification", "token-classification"):
         wanted = list(labels or form.labels or labels_of(values))
-    with zero_weights(complete):
+    with without_values() as waiting:
         model = TaskModel(config, task, labels=wanted, head=head, dtype=DTYPES[dtype])
     of_form = {**values, "architectures": list(form.architectures)}
     model.pretrained = {
@@ -92,6 +92,7 @@ def from_pretrained(
     }
     with TensorFolder(path) as tensors:
         left = load_weights(found, model, tensors, new_head=not complete)
+    initialize(waiting)
     if left:
         log.info("%s: left out tensors of other tasks: %s", path, ", ".join(left))
     if not complete:

@@ -1,6 +1,5 @@
 """Safetensors folders: one file or shards, read tensor by tensor, written whole or not at all."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from zoo.text.files import read_json
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
+HELD_BYTES = 64 * 1024**2
 CONVERSION = (
     'python -c "from transformers import AutoModel as M; '
     "M.from_pretrained('FOLDER').save_pretrained('FOLDER')\" "
@@ -30,15 +30,16 @@ class TensorFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._stack = contextlib.ExitStack()
         self._files: dict[str, Any] = {}
+        self._read: dict[str, int] = {}
         self.places = self._find()
 
     def __enter__(self) -> "TensorFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        for opened in self._files.values():
+            opened.__exit__(None, None, None)
 
     def _find(self) -> dict[str, str]:
         folder = self.folder
@@ -71,7 +72,7 @@ class TensorFolder:
                 opened = safe_open(self.folder / file, framework="numpy")
             except (SafetensorError, OSError) as error:
                 raise DataError(f"{self.folder / file} cannot be read: {error}") from error
-            self._files[file] = self._stack.enter_context(opened)
+            self._files[file] = opened.__enter__()
         return self._files[file]
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -81,7 +82,15 @@ class TensorFolder:
     def read(self, name: str) -> np.ndarray:
         """A tensor as float32 (half precisions widened), or as it is where it holds no floats."""
         array = self._open(self.places[name]).get_tensor(name)
-        return array.astype(np.float32) if array.dtype.kind in "fV" else array
+        self._let_go(self.places[name], array.nbytes)
+        return array.astype(np.float32, copy=False) if array.dtype.kind in "fV" else array
+
+    def _let_go(self, file: str, count: int) -> None:
+        """Maps a file anew when enough of it has been read: pages of a map stay in memory."""
+        self._read[file] = self._read.get(file, 0) + count
+        if self._read[file] > HELD_BYTES:
+            self._files.pop(file).__exit__(None, None, None)
+            del self._read[file]
 
 
 def write_tensors(tensors: Iterator[tuple[str, np.ndarray]], folder: Path, limit: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.checkpoints.deferred import set_value
 from zoo.checkpoints.family import Family
 from zoo.checkpoints.table import Entry, expand
 from zoo.checkpoints.tensors import TensorFolder
@@ -69,13 +70,14 @@ def load_weights(
     names = _canonical_names(family, model, folder, table)
     paths = variables_by_path(model)
     main = {name for entry in table for name in entry.theirs}
+    others = _names_of_other_tasks(family, model)
     problems: list[str] = []
     used: set[str] = set()
     for entry in table:
         missing = [name for name in entry.theirs if name not in names]
         if missing and entry.default is not None:
             for path, value in zip(entry.ours, entry.default(model.config), strict=True):
-                paths[path].assign(value)
+                set_value(paths[path], value)
             continue
         if missing and new_head and all(path.startswith("head/") for path in entry.ours):
             continue
@@ -84,17 +86,21 @@ def load_weights(
             continue
         used.update(entry.theirs)
         arrays = [folder.read(names[name]) for name in entry.theirs]
-        used.update(name for name in (*entry.aliases, *entry.unused) if name in names)
-        problems += [
-            f"{alias} differs from {entry.theirs[0]}, to which it is tied"
+        tied = [
+            alias
             for alias in entry.aliases
             if alias in names
             and alias not in main
-            and not np.array_equal(folder.read(names[alias]), arrays[0])
+            and (model.config.tie_embeddings or not others(alias))  # else another task's own head
+        ]
+        used.update((*tied, *(name for name in entry.unused if name in names)))
+        problems += [
+            f"{alias} differs from {entry.theirs[0]}, to which it is tied"
+            for alias in tied
+            if not np.array_equal(folder.read(names[alias]), arrays[0])
         ]
         problems += _assign(entry, arrays, paths, model.config)
     left = sorted(set(names) - used)
-    others = _names_of_other_tasks(family, model)
     unused = [name for name in left if not others(name)]
     problems += [f"unused {name} {list(folder.shape(names[name]))}" for name in unused]
     if problems:
@@ -125,7 +131,7 @@ def _assign(entry: Entry, arrays: list[np.ndarray], paths: Any, config: Any) -> 
                 f"expected {list(variable.shape)}"
             )
         else:
-            variable.assign(value)
+            set_value(variable, value)
     return problems
 
 

@@ -1,8 +1,5 @@
 """Linear maps and embeddings, in terms of the primitives."""
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -10,23 +7,9 @@ from keras import ops as kops
 
 from zoo import ops
 
-_zero: ContextVar[bool] = ContextVar("zero", default=False)
-
-
-@contextlib.contextmanager
-def zero_weights(on: bool = True) -> Iterator[None]:
-    """Matrices made within begin as zeros: drawing numbers takes time, and a checkpoint follows."""
-    token = _zero.set(on)
-    try:
-        yield
-    finally:
-        _zero.reset(token)
-
 
 def matrix_initializer(initializer_range: float) -> keras.initializers.Initializer:
-    """What matrices begin as: a truncated normal distribution (or zeros, see `zero_weights`)."""
-    if _zero.get():
-        return keras.initializers.Zeros()
+    """What matrices begin as: a truncated normal distribution."""
     return keras.initializers.TruncatedNormal(stddev=initializer_range)
 
 
