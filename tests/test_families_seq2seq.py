@@ -164,6 +164,17 @@ def test_an_encoder_alone_gives_features(tmp_path) -> None:
     )
 
 
+@pytest.mark.parametrize("task", ["feature-extraction", "text-classification"])
+def test_an_untied_head_is_left_to_its_task(task, tmp_path, caplog) -> None:
+    saved(tmp_path, "t5", tie_word_embeddings=False)
+    with caplog.at_level("INFO"):
+        model = zoo.from_pretrained(tmp_path, task=task)
+    assert "left out tensors of other tasks" in caplog.text
+    assert "lm_head.weight" in caplog.text
+    table = load_file(tmp_path / "model.safetensors")["shared.weight"]
+    np.testing.assert_array_equal(model.encoder.embeddings.tokens.table, table)
+
+
 def test_other_vocabularies_on_both_sides_are_refused() -> None:
     keys = {"pad_token_id": 1, "decoder_vocab_size": 38, "share_encoder_decoder_embeddings": False}
     with pytest.raises(zoo.ConfigError, match="decoder_vocab_size = 38 is not supported"):

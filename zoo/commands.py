@@ -71,13 +71,14 @@ def _resume_command(config: str, overrides: tuple[str, ...], out: Path) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option("--params", is_flag=True, help="Count each preset's parameters (allocates none).")
 def list_(as_json: bool, params: bool) -> None:
-    """Show recipes, families with their presets, tasks, tokenizer kinds and data sources."""
+    """Show recipes, families with their presets, shapes, tasks, tokenizer kinds and sources."""
     listing = collect_listing()
     if params:
         from zoo.quiet import start_tensorflow
 
         start_tensorflow()
         count_presets(listing["families"])
+        count_shapes(listing["shapes"])
     if as_json:
         click.echo(json.dumps(listing, ensure_ascii=False, indent=2))
         return
@@ -103,6 +104,13 @@ def list_(as_json: bool, params: bool) -> None:
             "\n".join(presets),
         )
     console.print(families)
+    shapes = Table(title="\nshapes", title_justify="left", title_style="bold", box=None)
+    for name in ("name", "architecture", "task", "parameters"):
+        shapes.add_column(name, overflow="fold")
+    for name, entry in listing["shapes"].items():
+        size = f"{entry.get('counted', entry['parameters']):,}"
+        shapes.add_row(name, entry["architecture"], entry["task"], size)
+    console.print(shapes)
     for title in ("tasks", "architectures", "tokenizers", "sources"):
         names = listing[title]
         if isinstance(names, dict):
@@ -112,10 +120,11 @@ def list_(as_json: bool, params: bool) -> None:
 
 def collect_listing() -> dict[str, Any]:
     """Returns what there is to train with; imports no framework."""
-    from zoo.backbones.config import ARCHITECTURES
+    from zoo.backbones.config import ARCHITECTURES, architecture_of
     from zoo.data.sources import SOURCES
     from zoo.errors import ConfigError
     from zoo.families import model_types
+    from zoo.presets import SHAPES
     from zoo.training.load import available_recipes, load_recipe
     from zoo.training.recipe import TASKS, TOKENIZERS
 
@@ -130,6 +139,15 @@ def collect_listing() -> dict[str, Any]:
     return {
         "recipes": recipes,
         "families": [_family_facts(model_type) for model_type in model_types()],
+        "shapes": {
+            name: {
+                "architecture": architecture_of(shape.config),
+                "task": shape.task,
+                "parameters": shape.parameters,
+                "source": shape.source,
+            }
+            for name, shape in SHAPES.items()
+        },
         "tasks": TASKS,
         "architectures": list(ARCHITECTURES),
         "tokenizers": list(TOKENIZERS),
@@ -166,3 +184,12 @@ def count_presets(families: list[dict[str, Any]]) -> None:
         for name, preset in entry["presets"].items():
             config = preset_config(family(entry["model_type"]), name)
             preset["counted"] = count_parameters(config, preset["task"])
+
+
+def count_shapes(shapes: dict[str, dict[str, Any]]) -> None:
+    """Adds to each shape how many parameters its model has, counted likewise."""
+    from zoo.checkpoints.count import count_parameters
+    from zoo.presets import SHAPES
+
+    for name, entry in shapes.items():
+        entry["counted"] = count_parameters(SHAPES[name].config, entry["task"])
