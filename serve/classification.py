@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Encoding
 
-from serve.encoder import EncoderPipeline, Truncation, label_names, softmax
+from serve.encoder import EncoderPipeline, Truncation, class_scores, label_names
 from serve.errors import InputError
 from serve.results import Classification, Span, TokenLabel, TokenLabels
 
@@ -27,7 +27,7 @@ class TextClassifier(EncoderPipeline):
         encodings = self._encode(items, truncation)
         results = []
         for encoding, outputs in zip(encodings, self._run(encodings), strict=True):
-            scores = softmax(outputs["logits"])
+            scores = class_scores(outputs["logits"])
             labels = label_names(self.manifest, len(scores))
             order = np.argsort(-scores, kind="stable").tolist()
             ranked = {labels[index]: float(scores[index]) for index in order}
@@ -86,7 +86,7 @@ class TokenClassifier(EncoderPipeline):
         logits: np.ndarray,
         by_word: bool,
     ) -> list[TokenLabel]:
-        scores = softmax(logits)
+        scores = class_scores(logits)
         labels = label_names(self.manifest, scores.shape[-1])
         best = scores.argmax(-1).tolist()
         starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist() if words else None

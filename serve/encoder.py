@@ -156,6 +156,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum(-1, keepdims=True)
 
 
+def class_scores(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of the classes; a single one is weighed against its absence (logistic)."""
+    if logits.shape[-1] == 1:
+        return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    return softmax(logits)
+
+
 def label_names(manifest: Manifest, count: int) -> list[str]:
     """The labels of a classifier with `count` outputs."""
     if manifest.labels is None:

@@ -135,7 +135,7 @@ def expected_operators(model: zoo.TaskModel, graph: str) -> Counter:
     expected: Counter = Counter()
     fused = facts.num_kv_heads == facts.num_heads and facts.attention_softcap is None
     stack = model.encoder if graph == "encoder" or not model.decoder else model.decoder
-    layers = len(stack.blocks)
+    layers = len(stack.layers)
     crossed = layers if graph == "decoder" else 0
     if stack is model.decoder:
         expected["GroupQueryAttention"] = layers if facts.head_dim % 8 == 0 else 0

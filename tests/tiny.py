@@ -115,6 +115,21 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "relative_max_distance": 12,
         "activation": "gelu_sigmoid",
     },
+    "disentangled-one-way": {
+        "position_bias": "disentangled",
+        "relative_buckets": 5,
+        "relative_max_distance": None,
+        "disentangled_terms": ("content_to_position",),
+        "distance_norm": False,
+        "distance_projections": True,
+    },
+    "blocks-in-turn": {
+        "num_layers": 8,
+        "shared_blocks": 4,
+        "blocks_in_turn": 2,
+        "embedding_projection": True,
+        "logit_bias": False,
+    },
 }
 
 DECODERS: dict[str, dict[str, Any]] = {

@@ -296,12 +296,12 @@ class TransformerConfig:
             f"must be hidden_dim ({self.hidden_dim}) in an encoder-decoder",
         )
         self._require("position_offset", self.position_offset >= 0, "must not be negative")
+        self._require("ngram_lengths", all(n > 1 for n in self.ngram_lengths), "must be above 1")
         self._require(
             "ngram_lengths",
             not self.ngram_lengths or isinstance(self, EncoderConfig),
             "is for encoders: a cached step does not see the tokens before it",
         )
-        self._require("ngram_lengths", all(n > 1 for n in self.ngram_lengths), "must be above 1")
         self._require(
             "ngram_buckets", 0 < self.ngram_buckets <= MOST_BUCKETS, f"must be 1 to {MOST_BUCKETS}"
         )
@@ -350,7 +350,8 @@ class TransformerConfig:
         else:
             self._require(
                 "relative_max_distance",
-                self.relative_max_distance > self.relative_buckets // 2,
+                self.relative_max_distance
+                > self.relative_buckets // 2 + (self.position_bias == "disentangled"),
                 f"must be above half of relative_buckets ({self.relative_buckets})",
             )
         self._require("disentangled_terms", bool(self.disentangled_terms), "must name one")
