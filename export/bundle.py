@@ -182,9 +182,10 @@ def _version(package: str) -> str:
 def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
     if tokenizer is None:
         return None
+    longest = model.config.max_length
     return TokenizerSpec(
         pad_token_id=model.config.pad_token_id,
-        max_length=model.config.max_length,
+        max_length=min(longest, getattr(tokenizer, "model_max_length", None) or longest),
         mask_token_id=tokenizer.mask_token_id,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoints.deferred import initialize, without_values
+from zoo.checkpoints.sentences import limit_tokenizer, read_sentences, transformer_folder
 from zoo.checkpoints.tensors import TensorFolder
 from zoo.checkpoints.weights import load_weights, with_stored_head
 from zoo.errors import ConfigError, DataError
@@ -48,7 +49,8 @@ def from_pretrained(
         folder: A folder with `config.json` and safetensors (one file or shards), or a name on the
             Hugging Face hub.
         task: A name in `zoo.TASKS`; by default what the file's `architectures` says. Where the file
-            has no head for it, the head is new and has to be trained.
+            has no head for it, the head is new and has to be trained. For sentence-similarity a
+            folder of sentence-transformers says how states are pooled.
         dtype: Keras' dtype policy: "float32" (the default), "bfloat16", "mixed_bfloat16", ...
         labels: Names of the classes; by default those of `id2label`.
 
@@ -65,7 +67,8 @@ def from_pretrained(
     if dtype not in DTYPES:
         expected = ", ".join(repr(name) for name in DTYPES if name)
         raise ConfigError(f"dtype = {dtype!r}: expected one of {expected}")
-    path = find_folder(folder)
+    whole = find_folder(folder)
+    path = transformer_folder(whole)
     values = read_config(path)
     found = family(str(values.get("model_type")))
     config = found.decode(values, str(path / "config.json"))
@@ -79,6 +82,10 @@ def from_pretrained(
         form = found.form(task)
     complete = not form.rows or (stored is not None and form is found.form(stored, values))
     head = found.head_facts(form, values)
+    sentences = None
+    if task == "sentence-similarity":
+        sentences = read_sentences(whole, config.output_dim)
+        head = sentences.head if sentences else head
     wanted = None
     if task in ("text-classification", "token-classification"):
         wanted = list(labels or form.labels or labels_of(values))
@@ -98,6 +105,10 @@ def from_pretrained(
     if not complete:
         log.warning("%s has no head for %s: the head is new, train it.", path, task)
     model.tokenizer = _tokenizer(path)
+    if sentences is not None:
+        model.pretrained["sentences"] = sentences.settings
+        if model.tokenizer is not None:
+            limit_tokenizer(model.tokenizer, sentences)
     return model
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoints.facts import GENERATION, HARMLESS, Fact, Unused
+from zoo.checkpoints.sentences import write_sentences
 from zoo.checkpoints.tensors import write_tensors
 from zoo.checkpoints.weights import stored_weights
 from zoo.errors import ConfigError
@@ -80,12 +81,16 @@ def save_pretrained(
             _write_json(temporary / "generation_config.json", _generation(config, generation))
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
+        if model.task == "sentence-similarity":
+            write_sentences(model, temporary)
         folder.mkdir(exist_ok=True)
         for old in [*folder.glob("model*.safetensors"), *folder.glob("model*.index.json")]:
             old.unlink()
-        for file in sorted(temporary.iterdir()):
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
             file.chmod(0o644)
-            file.replace(folder / file.name)
+            target = folder / file.relative_to(temporary)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
