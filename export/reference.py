@@ -74,6 +74,10 @@ def _cases(model: TaskModel) -> dict[str, list[int]]:
     """Lengths of each case's rows."""
     config: Any = model.config
     longest = min(config.max_length, getattr(config, "max_target_length", config.max_length))
+    scaling = config.rotary_scaling
+    if model.generates and scaling is not None and scaling.kind in ("dynamic", "longrope"):
+        # Beyond it cached keys stay as they were turned: steps are no longer the full pass.
+        longest = min(longest, scaling.original_length)
     wide = (
         config.vocab_size
         if "logits" in model.spec.outputs and not model.labels
