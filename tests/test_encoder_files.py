@@ -97,7 +97,7 @@ def test_what_would_change_the_numbers_is_refused_by_name(model_type, key, value
         family(model_type).decode({**keys, key: value})
 
 
-def test_the_published_head_of_deberta_v3_is_read(tmp_path) -> None:
+def test_the_published_head_of_deberta_v3_is_read(tmp_path, caplog) -> None:
     """Its file names no architecture, and the head otherwise than config.json would have it."""
     path = folder_of(tmp_path / "v3", "deberta-v2", V3, "fill-mask")
     before = load_file(path / "model.safetensors")
@@ -110,7 +110,9 @@ def test_the_published_head_of_deberta_v3_is_read(tmp_path) -> None:
     assert set(tensors) != set(before)
     tensors["mask_predictions.classifier.weight"] = np.zeros((1, 12), "float32")
     rewrite(path, tensors, architectures=None)
+    caplog.set_level("WARNING")
     zoo.from_pretrained(path, task="fill-mask").save_pretrained(tmp_path / "again")
+    assert "the head is new" not in caplog.text
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert again.keys() == before.keys()
     assert all(np.array_equal(again[name], before[name]) for name in before)
@@ -159,8 +161,12 @@ def test_a_discriminator_scores_each_token(discriminator, tmp_path) -> None:
     assert written["architectures"] == ["ElectraForPreTraining"]
 
 
-def test_a_discriminator_with_labels_of_ones_own_gets_a_new_head(discriminator, tmp_path) -> None:
+def test_a_discriminator_with_labels_of_ones_own_gets_a_new_head(
+    discriminator, tmp_path, caplog
+) -> None:
+    caplog.set_level("WARNING")
     model = zoo.from_pretrained(discriminator, "token-classification", labels=["O", "B", "I"])
+    assert "the head is new" in caplog.text
     assert model({"input_ids": np.array([[3, 7]])})["logits"].shape == (1, 2, 3)
     model.save_pretrained(tmp_path / "again")
     assert "classifier.weight" in load_file(tmp_path / "again" / "model.safetensors")

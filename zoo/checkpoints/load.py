@@ -99,10 +99,11 @@ def from_pretrained(
     }
     with TensorFolder(path) as tensors:
         left = load_weights(found, model, tensors, new_head=not complete)
+    fresh = any(v._value is None and "/head/" in v.path for v in waiting)
     initialize(waiting)
     if left:
         log.info("%s: left out tensors of other tasks: %s", path, ", ".join(left))
-    if not complete:
+    if fresh:
         log.warning("%s has no head for %s: the head is new, train it.", path, task)
     model.tokenizer = _tokenizer(path)
     if sentences is not None:
