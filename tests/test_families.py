@@ -42,7 +42,7 @@ def test_a_family_computes_and_saves_what_the_reference_does(golden: Golden, tmp
         pytest.skip("the zoo does not have this family yet")
     tensors = golden.write_folder(tmp_path / "given")
     model = zoo.from_pretrained(tmp_path / "given", task=golden.case.task, dtype="float32")
-    found = measure(model, golden.case, golden.values, steps=2, tokens=4)
+    found = measure(model, golden.case, golden.values, steps=2, tokens=3)
     assert found.pop("greedy", True)
     assert len(found) == (3 if model.decoder is None else 5)
     far = {point: gap for point, gap in found.items() if not gap <= TOLERANCE}
