@@ -102,7 +102,7 @@ def test_export_is_verified_and_checked(name, target, bundle) -> None:
 @each_bundle
 def test_names_and_axes_are_those_of_the_contract(name, target, bundle) -> None:
     exported = bundle(name, target)
-    facts = exported.model.config
+    facts = (exported.model.decoder or exported.model.encoder).config
     cache = ("batch_size", facts.num_kv_heads, "past_sequence_length", facts.head_dim)
     for kind, graph in exported.manifest.graphs.items():
         proto = exported.graph(kind).graph
@@ -292,7 +292,7 @@ class Steps:
         self.expected = np.asarray(model(full)["logits"])
 
     def empty(self, width: int) -> dict[str, np.ndarray]:
-        facts = self.exported.model.config
+        facts = self.exported.model.decoder.config
         shape = (len(self.ids), facts.num_kv_heads, width, facts.head_dim)
         return {
             name: np.zeros(shape, "float32") for name in self.past_names if ".encoder." not in name

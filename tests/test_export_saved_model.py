@@ -112,7 +112,7 @@ def test_steps_are_those_of_a_full_pass(name, saved) -> None:
         constants["encoder_attention_mask"] = tf.constant(mask, "int64")
         feeds["decoder_input_ids"] = ids
     expected = np.asarray(model(feeds)["logits"])
-    shape = (2, model.config.num_kv_heads, 0, model.config.head_dim)
+    shape = (2, model.decoder.config.num_kv_heads, 0, model.decoder.config.head_dim)
     kind = "decoder." if model.encoder else ""
     layers = range(len(model.decoder.blocks))
     names = [f"past_key_values.{i}.{kind}{part}" for i in layers for part in ("key", "value")]
