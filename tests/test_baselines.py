@@ -78,7 +78,10 @@ def test_classifier_baseline_tunes_and_predicts():
     result = baseline("text-classification", examples)
     assert result["macro_f1"] > 0.95
     assert result["accuracy"] > 0.95
-    assert result["chosen"]["C"] in result["validation"]["macro_f1 by C"]
+    chosen = f"C={result['chosen']['C']:g}" + ", capitals" * result["chosen"]["capitals"]
+    scores = result["validation"]["macro_f1"]
+    assert scores[chosen] == max(scores.values())
+    assert len(scores) == 8
 
 
 def test_classifier_is_deterministic():

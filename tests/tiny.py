@@ -379,11 +379,13 @@ def model(name: str, task: str | None = None, seed: int = 7, **given: Any) -> zo
 
 
 def stir(made: keras.Model, seed: int) -> None:
-    """Moves biases, scales and offsets off their initial 0 and 1, so that a lost one is noticed."""
+    """Moves what begins as 0 or 1 off it, so that a lost weight is noticed."""
     rng = np.random.default_rng(seed)
     for weight in made.weights:
-        if len(weight.shape) == 1 and "float" in weight.dtype:
-            value = keras.ops.convert_to_numpy(weight)
+        if "float" not in weight.dtype:
+            continue
+        value = keras.ops.convert_to_numpy(weight)
+        if value.ndim == 1 or not value.any():
             weight.assign(value + rng.normal(0.0, 0.2, value.shape))
 
 

@@ -52,11 +52,7 @@ class Embeddings(keras.layers.Layer):
         self.positions = self.types = self.ngrams = self.norm = self.projection = None
         if config.ngram_lengths:
             self.ngrams = NgramEmbedding(
-                config.ngram_lengths,
-                config.ngram_buckets,
-                self.tokens.width,
-                config.initializer_range,
-                name="ngrams",
+                config.ngram_lengths, config.ngram_buckets, self.tokens.width, name="ngrams"
             )
         if config.positions == "learned":
             self.positions = embedding(self.rows, self.width, "positions")

@@ -98,7 +98,7 @@ FAMILY = Family(
         Fact("tie_embeddings", "tie_word_embeddings", True),
         SCALE,
         Expect("add_cross_attention", (False,)),
-        Expect("scale_attn_by_inverse_layer_idx", (False,), "No released model has it."),
+        Expect("scale_attn_by_inverse_layer_idx", (False,), "No fact says so yet."),
         Unused(("reorder_and_upcast_attn",)),
         special_tokens(bos=50256, eos=50256),
     ),

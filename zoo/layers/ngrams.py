@@ -7,7 +7,6 @@ import keras
 from keras import ops as kops
 
 from zoo import ops
-from zoo.layers.linear import Embedding
 
 _FACTOR = 31337
 """Of the polynomial hash: odd, and below 2^31 / `zoo.backbones.config.MOST_BUCKETS`."""
@@ -17,29 +16,23 @@ class NgramEmbedding(keras.layers.Layer):
     """The sum of the embeddings of the n-grams that end at each position, one table row per hash
     (Bojanowski et al., 2017; Pagnoni et al., 2024, section 3.2). Shapes: [B, S] ids -> [B, S, D].
 
+    Rows begin as zeros: an n-gram that training never met adds nothing.
+
     Args:
         lengths: n of each kind of n-gram.
         buckets: Rows for each n; n-grams that fall together share a row.
         width: D.
-        initializer_range: Standard deviation of the first values.
     """
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        buckets: int,
-        width: int,
-        initializer_range: float,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, lengths: Sequence[int], buckets: int, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lengths = tuple(lengths)
         self.buckets = buckets
-        rows = len(self.lengths) * buckets
-        self.rows = Embedding(rows, width, initializer_range, name="rows")
+        self.width = width
 
     def build(self, input_shape: Any = None) -> None:
-        self.rows.build()
+        shape = (len(self.lengths) * self.buckets, self.width)
+        self.table = self.add_weight(shape=shape, initializer="zeros", name="table")
 
     def hashes(self, ids: Any) -> Any:
         """[B, S, number of lengths]: each n-gram's row in the table."""
@@ -57,4 +50,4 @@ class NgramEmbedding(keras.layers.Layer):
         return kops.stack(found, axis=-1)
 
     def call(self, ids: Any) -> Any:
-        return kops.sum(ops.embed(self.hashes(ids), self.rows.table), axis=-2)
+        return kops.sum(ops.embed(self.hashes(ids), self.table), axis=-2)
