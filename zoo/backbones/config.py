@@ -5,11 +5,9 @@ model.
 from dataclasses import fields, replace
 from typing import Any, Literal
 
+from zoo.backbones import checks
 from zoo.config import from_mapping, frozen, to_mapping
 from zoo.errors import ConfigError
-
-MOST_BUCKETS = 65536
-"""A hash below it, times the hash's factor, stays in 32 bits."""
 
 Activation = Literal["gelu", "gelu_sigmoid", "gelu_tanh", "relu", "relu_squared", "silu", "tanh"]
 
@@ -250,173 +248,8 @@ class TransformerConfig:
     stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        def derive(name: str, value: Any) -> None:
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-
-        for name in ("vocab_size", "hidden_dim", "num_layers", "num_heads", "max_length"):
-            self._require(name, getattr(self, name) > 0, "must be positive")
-        derive("num_kv_heads", self.num_heads)
-        self._require(
-            "head_dim",
-            self.head_dim is not None or self.hidden_dim % self.num_heads == 0,
-            f"must be given where hidden_dim ({self.hidden_dim}) is no multiple of num_heads "
-            f"({self.num_heads})",
-        )
-        derive("head_dim", self.hidden_dim // self.num_heads)
-        derive("intermediate_dim", 4 * self.hidden_dim)
-        derive("expert_dim", self.intermediate_dim)
-        derive("attention_output_bias", self.projection_bias)
-        derive("qk_norm_bias", self.norm_bias)
-        derive("embedding_dim", self.hidden_dim)
-        derive("embedding_projection", self.embedding_dim != self.hidden_dim)
-        self._require(
-            "embedding_projection",
-            self.embedding_projection or self.embedding_dim == self.hidden_dim,
-            f"must be on, since embedding_dim ({self.embedding_dim}) is not hidden_dim "
-            f"({self.hidden_dim})",
-        )
-        derive("output_dim", self.hidden_dim)
-        derive("final_norm", self.norm_position != "post")
-        self._require(
-            "num_kv_heads",
-            self.num_kv_heads > 0 and self.num_heads % self.num_kv_heads == 0,
-            f"must divide num_heads ({self.num_heads})",
-        )
-        self._require("head_dim", self.head_dim > 0, "must be positive")
-        derive("attention_scale", self.head_dim**-0.5)
-        self._require("intermediate_dim", self.intermediate_dim > 0, "must be positive")
-        for name in ("norm_epsilon", "rotary_base", "initializer_range"):
-            self._require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("embedding_dim", "output_dim"):
-            self._require(name, getattr(self, name) > 0, "must be positive")
-        self._require(
-            "output_dim",
-            self.output_dim == self.hidden_dim or not isinstance(self, EncoderDecoderConfig),
-            f"must be hidden_dim ({self.hidden_dim}) in an encoder-decoder",
-        )
-        self._require("position_offset", self.position_offset >= 0, "must not be negative")
-        self._require("ngram_lengths", all(n > 1 for n in self.ngram_lengths), "must be above 1")
-        self._require(
-            "ngram_lengths",
-            not self.ngram_lengths or isinstance(self, EncoderConfig),
-            "is for encoders: a cached step does not see the tokens before it",
-        )
-        self._require(
-            "ngram_buckets", 0 < self.ngram_buckets <= MOST_BUCKETS, f"must be 1 to {MOST_BUCKETS}"
-        )
-        self._check_experts()
-        self._check_layers()
-        self._require("token_types", self.token_types >= 0, "must not be negative")
-        self._require(
-            "parallel_residual",
-            not (self.parallel_residual and self.norm_position != "pre"),
-            f'needs norm_position="pre", not {self.norm_position!r}',
-        )
-        self._require(
-            "shared_norm",
-            not self.shared_norm or self.parallel_residual,
-            "needs parallel_residual",
-        )
-        self._require(
-            "first_norm",
-            self.first_norm or (self.norm_position == "pre" and not self.parallel_residual),
-            'can only be left out with norm_position="pre" and no parallel_residual',
-        )
-        self._require(
-            "norm_unit_offset", not self.norm_unit_offset or self.norm == "rms", 'needs norm="rms"'
-        )
-        self._require(
-            "norm_scale",
-            self.norm_scale
-            or not (self.norm_unit_offset or (self.norm_bias and self.norm == "layer")),
-            "can only be False without norm_bias and norm_unit_offset",
-        )
-        self._require("rotary_fraction", 0 < self.rotary_fraction <= 1, "must be in (0, 1]")
-        if self.positions == "rotary":
-            self._require(
-                "rotary_fraction",
-                self.rotary_dim >= 2 and self.rotary_dim % 2 == 0,
-                f"must turn an even number of each head's {self.head_dim} features, "
-                f"not {self.rotary_dim}",
-            )
-        self._require("relative_buckets", self.relative_buckets >= 4, "must be at least 4")
-        if self.relative_max_distance is None:
-            self._require(
-                "relative_max_distance",
-                self.position_bias == "disentangled",
-                'may be None with position_bias="disentangled" alone',
-            )
-        else:
-            self._require(
-                "relative_max_distance",
-                self.relative_max_distance
-                > self.relative_buckets // 2 + (self.position_bias == "disentangled"),
-                f"must be above half of relative_buckets ({self.relative_buckets})",
-            )
-        self._require("disentangled_terms", bool(self.disentangled_terms), "must name one")
-        self._require("window", self.window is None or self.window > 0, "must be positive")
-        self._require(
-            "global_layers", not self.global_layers or self.window is not None, "needs window"
-        )
-        self._require(
-            "local_rotary_base",
-            self.local_rotary_base is None or self.positions == "rotary",
-            'needs positions="rotary"',
-        )
-        positive = ("attention_softcap", "logit_softcap", "attention_scale", "logit_scale")
-        for name in (*positive, "gate_limit", "local_rotary_base"):
-            value = getattr(self, name)
-            self._require(name, value is None or value > 0, "must be positive")
-        for name in ("dropout", "token_dropout", "attention_dropout"):
-            self._require(name, 0 <= getattr(self, name) < 1, "must be in [0, 1)")
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
-            value = getattr(self, name, None)
-            self._require(
-                name,
-                value is None or 0 <= value < self.vocab_size,
-                f"must be an id below vocab_size ({self.vocab_size})",
-            )
-
-    def _check_experts(self) -> None:
-        self._require("num_experts", self.num_experts >= 0, "must not be negative")
-        if self.num_experts:
-            self._require(
-                "experts_per_token",
-                0 < self.experts_per_token <= self.num_experts,
-                f"must be between 1 and num_experts ({self.num_experts})",
-            )
-            self._require("expert_dim", self.expert_dim > 0, "must be positive")
-            self._require("num_experts", self.gated, "needs gated=True: experts are gated layers")
-
-    def _check_layers(self) -> None:
-        for name in ("global_layers", "unturned_layers", "dense_layers"):
-            numbers = getattr(self, name)
-            self._require(
-                name,
-                all(0 <= number < self.num_layers for number in numbers),
-                f"must name layers from 0 to {self.num_layers - 1}",
-            )
-        self._require(
-            "shared_blocks",
-            self.shared_blocks is None or 0 < self.shared_blocks <= self.num_layers,
-            f"must be between 1 and num_layers ({self.num_layers})",
-        )
-        self._require(
-            "blocks_in_turn",
-            self.blocks_in_turn == 1
-            or (
-                self.blocks_in_turn > 1
-                and self.shared_blocks is not None
-                and self.shared_blocks % self.blocks_in_turn == 0
-                and self.num_layers % self.blocks_in_turn == 0
-            ),
-            f"must divide shared_blocks ({self.shared_blocks}) and num_layers ({self.num_layers})",
-        )
-
-    def _require(self, name: str, holds: bool, reason: str) -> None:
-        if not holds:
-            raise ConfigError(f"{name} = {getattr(self, name, None)!r}: it {reason}")
+        checks.complete(self)
+        checks.check(self)
 
     @property
     def rotary_dim(self) -> int:
@@ -428,6 +261,11 @@ class TransformerConfig:
         return None if index in self.global_layers else self.window
 
 
+def _refuse_ngrams(config: TransformerConfig) -> None:
+    reason = "is for encoders: a cached step does not see the tokens before it"
+    checks.require(config, "ngram_lengths", not config.ngram_lengths, reason)
+
+
 @frozen
 class EncoderConfig(TransformerConfig):
     """An encoder: every position sees the whole text."""
@@ -436,6 +274,10 @@ class EncoderConfig(TransformerConfig):
 @frozen
 class DecoderConfig(TransformerConfig):
     """A decoder: every position sees those before it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_ngrams(self)
 
 
 @frozen
@@ -465,9 +307,11 @@ class EncoderDecoderConfig(TransformerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_ngrams(self)
         heads, head_dim = self.decoder_num_heads or self.num_heads, self.head_dim
         if heads != self.num_heads and self.decoder_head_dim is None:
-            self._require(
+            checks.require(
+                self,
                 "decoder_num_heads",
                 self.hidden_dim % heads == 0,
                 f"must divide hidden_dim ({self.hidden_dim}) where decoder_head_dim is not given",
@@ -482,8 +326,15 @@ class EncoderDecoderConfig(TransformerConfig):
         ):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-            self._require(name, getattr(self, name) > 0, "must be positive")
-        self._require(
+            checks.require(self, name, getattr(self, name) > 0, "must be positive")
+        checks.require(
+            self,
+            "output_dim",
+            self.output_dim == self.hidden_dim,
+            f"must be hidden_dim ({self.hidden_dim}) in an encoder-decoder",
+        )
+        checks.require(
+            self,
             "decoder_num_heads",
             self.decoder_num_heads * self.num_kv_heads % self.num_heads == 0,
             f"must be a multiple of num_heads / num_kv_heads ({self.num_heads} / "

@@ -9,7 +9,7 @@ from keras import ops as kops
 from zoo import ops
 
 _FACTOR = 31337
-"""Of the polynomial hash: odd, and below 2^31 / `zoo.backbones.config.MOST_BUCKETS`."""
+"""Of the polynomial hash: odd, and below 2^31 / `zoo.backbones.checks.MOST_BUCKETS`."""
 
 
 class NgramEmbedding(keras.layers.Layer):
