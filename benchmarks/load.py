@@ -1,4 +1,4 @@
-"""Seconds and peak memory of `zoo.from_pretrained`, each stored dtype in a process of its own.
+"""Seconds and peak memory of `zoo.from_pretrained`: medians of three processes for each dtype.
 
     python -m benchmarks.load [DTYPE FOLDER]
 
@@ -9,7 +9,9 @@ others use, the processor's seconds say more than the wall's.
 """
 
 import json
+import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ import numpy as np
 from benchmarks.report import report
 
 DTYPES = ("float32", "bfloat16")
+REPEATS = 3
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -64,6 +67,7 @@ def write(folder: Path, dtype: str) -> None:
         for name, shape in shapes().items()
     }
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    os.sync()  # else the disk is still busy with it while it is read
     (folder / "config.json").write_text(json.dumps({**CONFIG, "torch_dtype": dtype}))
 
 
@@ -88,6 +92,21 @@ def measure(dtype: str, folder: str) -> dict[str, Any]:
     }
 
 
+def in_new_process(dtype: str, folder: str) -> dict[str, Any]:
+    """What `measure` finds in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.load", dtype, folder]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each figure."""
+    return {
+        name: statistics.median(row[name] for row in rows) if isinstance(value, float) else value
+        for name, value in rows[0].items()
+    }
+
+
 def _peak() -> int:
     """Peak resident bytes of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -101,9 +120,7 @@ def main() -> None:
     for dtype in DTYPES:
         with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
             write(Path(folder), dtype)
-            command = [sys.executable, "-m", "benchmarks.load", dtype, folder]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            rows.append(json.loads(output.splitlines()[-1]))
+            rows.append(median([in_new_process(dtype, folder) for _ in range(REPEATS)]))
     report("loading a safetensors folder, to float32", rows)
 
 
