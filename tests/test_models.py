@@ -109,7 +109,7 @@ def test_a_step_trains_every_weight_and_is_saved(name, tmp_path: Path) -> None:
         if np.array_equal(old, new)
     }
     # Softmax does not see what all keys share, nor what all positions of an answer share.
-    shared = ["key/bias", "key_norm/norm/offset"]
+    shared = ["key/bias", "key_norm/offset", "key_norm/norm/offset"]
     if model.task == "question-answering":
         shared.append("head/logits/bias")
     assert not {path for path in still if not path.endswith(tuple(shared))}

@@ -1,6 +1,7 @@
 """Sessions, the commands, and `serve` in a process of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -208,6 +209,8 @@ def test_interrupt(classifier):
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, str(classifier), "--batch-size", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        # A shell's background job ignores SIGINT, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     process.stdin.write("the cat\n" * 4)
     process.stdin.flush()
