@@ -1,7 +1,6 @@
 """`to_onnx`: a Keras model becomes a bundle that `serve` answers from, verified first."""
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ from zoo import __version__
 from zoo.backbones.config import config_to_mapping
 from zoo.layers.span import CacheLayout
 from zoo.tasks import TaskModel
+from zoo.text.json_file import write_json
 
 CACHES: dict[str, CacheLayout] = {"onnxruntime": "buffer", "portable": "grow"}
 OPSETS = range(17, 19)
@@ -225,14 +225,10 @@ def _write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
     if model.labels is not None:
         facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
         facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
-    _write_json(folder / "config.json", facts)
+    write_json(folder / "config.json", facts)
     generation = _generation(model, max_new_tokens)
     if generation is not None:
-        _write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
 
 
 __all__ = ["KEEP", "WEIGHTS_FILE", "to_onnx"]

@@ -3,7 +3,6 @@ TensorFlow alone.
 """
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from export.tolerances import TOLERANCES
 from serve.selfcheck import difference
 from zoo.backbones.config import config_to_mapping
 from zoo.tasks import TaskModel
+from zoo.text.json_file import write_json
 
 EXTRA = "assets.extra"
 
@@ -229,5 +229,4 @@ def _write_extra(model: TaskModel, tokenizer: Any, folder: Path, report: dict[st
         tokenizer.save(folder)
     facts = {"task": model.task, "labels": model.labels, **config_to_mapping(model.config)}
     for name, value in (("config.json", facts), ("verification.json", report)):
-        text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
+        write_json(folder / name, value)

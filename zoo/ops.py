@@ -241,10 +241,10 @@ def attention(
         cos, sin = angles
         query = rotary(query, span.positions, cos, sin, num_heads, interleaved)
         key = rotary(key, span.positions, cos, sin, num_kv_heads, interleaved)
-    query = _split_heads(query, num_heads, head_dim)  # (B, H, S, D)
+    query = split_heads(query, num_heads)  # (B, H, S, D)
     if not ready:
-        key = _split_heads(key, num_kv_heads, head_dim)
-        value = _split_heads(value, num_kv_heads, head_dim)
+        key = split_heads(key, num_kv_heads)
+        value = split_heads(value, num_kv_heads)
     present = None
     if span.cache is not None and not ready:
         present = (span.update(past and past[0], key), span.update(past and past[1], value))
@@ -274,10 +274,11 @@ def attention(
     return ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (batch, length, width)), present
 
 
-def _split_heads(x: Any, num_heads: int, head_dim: int) -> Any:
+def split_heads(x: Any, num_heads: int) -> Any:
     """[B, S, H * D] -> [B, H, S, D]."""
-    batch, length, _ = ops.shape(x)
-    return ops.transpose(ops.reshape(x, (batch, length, num_heads, head_dim)), (0, 2, 1, 3))
+    batch, length, width = ops.shape(x)
+    x = ops.reshape(x, (batch, length, num_heads, width // num_heads))
+    return ops.transpose(x, (0, 2, 1, 3))
 
 
 @primitive

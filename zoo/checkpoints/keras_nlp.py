@@ -11,7 +11,7 @@ import numpy as np
 from zoo.checkpoints.deferred import initialize, without_values
 from zoo.checkpoints.keras_nlp_rows import Twin
 from zoo.checkpoints.keras_nlp_twins import TWINS
-from zoo.checkpoints.load import DTYPES, labels_of
+from zoo.checkpoints.load import labels_of, policy_of
 from zoo.checkpoints.weights import load_weights
 from zoo.config import nearest
 from zoo.errors import ConfigError, DataError
@@ -59,9 +59,7 @@ def from_keras_nlp(
     from zoo.families import family
     from zoo.tasks import TaskModel
 
-    if dtype not in DTYPES:
-        expected = ", ".join(repr(name) for name in DTYPES if name)
-        raise ConfigError(f"dtype = {dtype!r}: expected one of {expected}")
+    policy = policy_of(dtype)
     theirs = model_or_preset
     if isinstance(theirs, str):
         theirs = _preset(theirs)
@@ -94,7 +92,7 @@ def from_keras_nlp(
             task,
             labels=wanted,
             head=found.head_facts(form, values),
-            dtype=DTYPES[dtype],
+            dtype=policy,
         )
     named = {**values, "architectures": list(form.architectures)}
     model.pretrained = {"model_type": found.model_type, "config": named}

@@ -16,14 +16,7 @@ from zoo.text.files import read_json
 
 log = logging.getLogger(__name__)
 
-DTYPES = {
-    None: "float32",
-    "float32": "float32",
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "mixed_bfloat16": "mixed_bfloat16",
-    "mixed_float16": "mixed_float16",
-}
+DTYPES = ("float32", "bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
@@ -64,9 +57,7 @@ def from_pretrained(
     from zoo.families import family
     from zoo.tasks import TaskModel
 
-    if dtype not in DTYPES:
-        expected = ", ".join(repr(name) for name in DTYPES if name)
-        raise ConfigError(f"dtype = {dtype!r}: expected one of {expected}")
+    policy = policy_of(dtype)
     whole = find_folder(folder)
     path = transformer_folder(whole)
     values = read_config(path)
@@ -90,12 +81,12 @@ def from_pretrained(
     if task in ("text-classification", "token-classification"):
         wanted = list(labels or form.labels or labels_of(values))
     with without_values() as waiting:
-        model = TaskModel(config, task, labels=wanted, head=head, dtype=DTYPES[dtype])
+        model = TaskModel(config, task, labels=wanted, head=head, dtype=policy)
     of_form = {**values, "architectures": list(form.architectures)}
     model.pretrained = {
         "model_type": found.model_type,
         "config": of_form,
-        "generation": _read_generation(path),
+        "generation": read_json(path / "generation_config.json"),
     }
     with TensorFolder(path) as tensors:
         left = load_weights(found, model, tensors, new_head=not complete)
@@ -118,6 +109,19 @@ def _stored_task(found: Any, values: Mapping[str, Any]) -> str | None:
         return found.task_of(values.get("architectures") or [])
     except ConfigError:
         return None
+
+
+def policy_of(dtype: str | None) -> str:
+    """The dtype policy that is asked for, float32 where none is.
+
+    Raises:
+        ConfigError: It is not one of `DTYPES`.
+    """
+    if dtype is None:
+        return "float32"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype = {dtype!r}: expected one of {', '.join(map(repr, DTYPES))}")
+    return dtype
 
 
 def labels_of(values: Mapping[str, Any]) -> list[str]:
@@ -167,12 +171,6 @@ def find_folder(name: str | os.PathLike[str]) -> Path:
             f"{text}: no such folder here, and it could not be fetched from the hub ({reason}). "
             "Give a folder that holds config.json and safetensors."
         ) from error
-
-
-def _read_generation(path: Path) -> dict[str, Any]:
-    """The folder's `generation_config.json`; empty where there is none."""
-    file = path / "generation_config.json"
-    return read_json(file) if file.is_file() else {}
 
 
 def _tokenizer(path: Path) -> Any:

@@ -1,6 +1,5 @@
 """`save_pretrained`: a model becomes a folder that the reference library reads."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from zoo.checkpoints.sentences import write_sentences
 from zoo.checkpoints.tensors import write_tensors
 from zoo.checkpoints.weights import stored_weights
 from zoo.errors import ConfigError
+from zoo.text.json_file import write_json
 
 SHARD_BYTES = 5 * 1000**3
 _NOT_KEPT = {"architectures", "dtype", "torch_dtype", "id2label", "label2id", "num_labels"}
@@ -76,9 +76,9 @@ def save_pretrained(
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         write_tensors(stored_weights(found, model), temporary, max_shard_bytes)
-        _write_json(temporary / "config.json", config)
+        write_json(temporary / "config.json", config)
         if model.generates:
-            _write_json(temporary / "generation_config.json", _generation(config, generation))
+            write_json(temporary / "generation_config.json", _generation(config, generation))
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
         if model.task == "sentence-similarity":
@@ -120,7 +120,3 @@ def _generation(config: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
         name: config[name] for name in (*ids, *sorted(GENERATION)) if config.get(name) is not None
     }
     return {**named, **own}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

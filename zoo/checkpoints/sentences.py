@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.text.files import read_json
+from zoo.text.json_file import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def write_sentences(model: Any, folder: Path) -> None:
     for name, values in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_json(path, values)
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ caches.
 from typing import Any
 
 import keras
-from keras import ops as kops
 
 from zoo import ops
 from zoo.backbones.config import TransformerConfig
@@ -79,12 +78,9 @@ class Attention(keras.layers.Layer):
         """Keys and values of `states` [B, T, D], ready to be attended to: [B, kv_heads, T,
         head_dim] each.
         """
-        batch, length, _ = kops.shape(states)
-        shape = (batch, length, self.config.num_kv_heads, self.config.head_dim)
+        heads = self.config.num_kv_heads
         key = _normalised(self.key(states), self.key_norm)
-        return tuple(
-            kops.transpose(kops.reshape(x, shape), (0, 2, 1, 3)) for x in (key, self.value(states))
-        )
+        return ops.split_heads(key, heads), ops.split_heads(self.value(states), heads)
 
     def call(
         self,

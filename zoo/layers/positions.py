@@ -327,21 +327,14 @@ def disentangled_bias(
     """
     terms = []
     if place_key is not None:
-        places = kops.transpose(_heads(place_key, num_heads), (0, 1, 3, 2))
-        terms.append(_shifted(kops.matmul(_heads(query * scale, num_heads), places)))
+        places = kops.transpose(ops.split_heads(place_key, num_heads), (0, 1, 3, 2))
+        terms.append(_shifted(kops.matmul(ops.split_heads(query * scale, num_heads), places)))
     if place_query is not None:  # seen from the key, the distances run the other way
-        backwards = kops.flip(_heads(place_query, num_heads), axis=2)
+        backwards = kops.flip(ops.split_heads(place_query, num_heads), axis=2)
         places = kops.transpose(backwards, (0, 1, 3, 2))
-        scores = _shifted(kops.matmul(_heads(key * scale, num_heads), places))
+        scores = _shifted(kops.matmul(ops.split_heads(key * scale, num_heads), places))
         terms.append(kops.transpose(scores, (0, 1, 3, 2)))
     return sum(terms[1:], terms[0])
-
-
-def _heads(x: Any, num_heads: int) -> Any:
-    """[B, S, H * D] -> [B, H, S, D]."""
-    batch, length, width = kops.shape(x)
-    x = kops.reshape(x, (batch, length, num_heads, width // num_heads))
-    return kops.transpose(x, (0, 2, 1, 3))
 
 
 def _shifted(scores: Any) -> Any:

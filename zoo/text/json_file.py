@@ -1,4 +1,4 @@
-"""JSON objects read with clear errors, and files written whole or not at all."""
+"""JSON read with clear errors and written alike everywhere; files written whole or not at all."""
 
 import json
 import os
@@ -33,3 +33,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
     return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as people read it, in UTF-8."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
