@@ -119,19 +119,23 @@ def predict(
 
 @click.command("inspect")
 @bundle_argument
+@click.argument("other", required=False, type=click.Path())
 @json_option
 @quiet_ends
-def inspect_(bundle: str, as_json: bool) -> None:
-    """Show what a BUNDLE is: task, graphs, sizes, cache, verification."""
+def inspect_(bundle: str, other: str | None, as_json: bool) -> None:
+    """Show what a BUNDLE is: task, graphs, operators, weights by kind, cache, verification; or what
+    differs between it and an OTHER.
+    """
+    from serve.difference import compare
     from serve.inspect import describe
 
-    facts = describe(bundle)
+    facts = describe(bundle) if other is None else compare(bundle, other)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        from serve.show import show_bundle
+        from serve.show import show_bundle, show_difference
 
-        show_bundle(facts)
+        (show_bundle if other is None else show_difference)(facts)
 
 
 @click.command("verify")

@@ -1,17 +1,28 @@
-"""What a bundle is, read from its manifest alone: nothing is loaded or run."""
+"""What a bundle is, read from its manifest and its graphs: no weight is loaded and nothing run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from serve.graph_file import GraphFile
 from serve.manifest import GraphSpec, Manifest, TensorSpec
+from serve.weights import read_graphs, totals, weights_of
 
 
 def describe(bundle: str | Path | Manifest) -> dict[str, Any]:
-    """Facts about a bundle as plain data."""
+    """Facts about a bundle as plain data.
+
+    `weights` has tensors, parameters and bytes by kind and by type, each weight once; `parameters`
+    counts the model's, without scales, zero points and tables.
+
+    Raises:
+        BundleError: It is not whole.
+    """
     manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle, check="size")
     sizes = {name: spec.bytes for name, spec in manifest.files.items()}
+    files = read_graphs(manifest)
+    weights = weights_of(files).values()
     return {
         "name": manifest.name,
         "task": manifest.task,
@@ -21,9 +32,10 @@ def describe(bundle: str | Path | Manifest) -> dict[str, Any]:
         "precision": manifest.precision,
         "quantization": manifest.quantization,
         "bytes": sum(sizes.values()),
-        "parameters": sum(graph.parameters for graph in manifest.graphs.values()),
+        "parameters": sum(weight.parameters for weight in weights),
+        "weights": totals(weights),
         "files": sizes,
-        "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
+        "graphs": {name: _graph(graph, files[name]) for name, graph in manifest.graphs.items()},
         "tokenizer": manifest.tokenizer.model_dump() if manifest.tokenizer else None,
         "labels": manifest.labels,
         "pooling": manifest.pooling,
@@ -36,14 +48,15 @@ def describe(bundle: str | Path | Manifest) -> dict[str, Any]:
     }
 
 
-def _graph(graph: GraphSpec) -> dict[str, Any]:
+def _graph(graph: GraphSpec, file: GraphFile) -> dict[str, Any]:
     return {
         "file": graph.file,
         "parameters": graph.parameters,
         "inputs": [_tensor(tensor) for tensor in graph.inputs],
         "optional_inputs": graph.optional_inputs,
         "outputs": [_tensor(tensor) for tensor in graph.outputs],
-        "operators": dict(sorted(graph.operators.items(), key=lambda item: -item[1])),
+        "nodes": len(file.nodes),
+        "operators": dict(sorted(file.operators.items(), key=lambda item: -item[1])),
     }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.errors import BundleError
+from serve.wire import VARINT, fields
 
 Check = bool | Literal["size", "full"]
 HASHED_BY_DEFAULT = 32 * 2**20  # bytes: larger files are hashed only on check="full"
@@ -123,32 +124,32 @@ def external_locations(path: Path) -> set[str]:
 
 
 def _walk_model(view: memoryview, found: set[str]) -> None:
-    for number, start, end in _fields(view, 0, len(view)):
+    for number, start, end in fields(view, 0, len(view)):
         if number == _MODEL_GRAPH:
             _walk_graph(view, start, end, found)
         elif number == _MODEL_FUNCTIONS:
-            for inner, at, stop in _fields(view, start, end):
+            for inner, at, stop in fields(view, start, end):
                 if inner == _FUNCTION_NODE:
                     _walk_node(view, at, stop, found)
 
 
 def _walk_graph(view: memoryview, start: int, end: int, found: set[str]) -> None:
-    for number, at, stop in _fields(view, start, end):
+    for number, at, stop in fields(view, start, end):
         if number == _GRAPH_INITIALIZER:
             _walk_tensor(view, at, stop, found)
         elif number == _GRAPH_NODE:
             _walk_node(view, at, stop, found)
         elif number == _GRAPH_SPARSE:
-            for inner, first, last in _fields(view, at, stop):
+            for inner, first, last in fields(view, at, stop):
                 if inner in _SPARSE_TENSORS:
                     _walk_tensor(view, first, last, found)
 
 
 def _walk_node(view: memoryview, start: int, end: int, found: set[str]) -> None:
-    for number, at, stop in _fields(view, start, end):
+    for number, at, stop in fields(view, start, end):
         if number != _NODE_ATTRIBUTE:
             continue
-        for inner, first, last in _fields(view, at, stop):
+        for inner, first, last in fields(view, at, stop):
             if inner in _ATTRIBUTE_TENSORS:
                 _walk_tensor(view, first, last, found)
             elif inner in _ATTRIBUTE_GRAPHS:
@@ -156,45 +157,12 @@ def _walk_node(view: memoryview, start: int, end: int, found: set[str]) -> None:
 
 
 def _walk_tensor(view: memoryview, start: int, end: int, found: set[str]) -> None:
-    for number, at, stop in _fields(view, start, end):
+    for number, at, stop in fields(view, start, end):
         if number == _TENSOR_EXTERNAL:
             entry = {
                 field: str(view[first:last], "utf-8")
-                for field, first, last in _fields(view, at, stop)
+                for field, first, last in fields(view, at, stop)
+                if last != VARINT
             }
             if entry.get(_ENTRY_KEY) == "location":
                 found.add(entry.get(_ENTRY_VALUE, ""))
-
-
-def _fields(view: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (field number, start, end) of every length-delimited field; skip the others."""
-    while at < end:
-        tag, at = _varint(view, at)
-        wire = tag & 7
-        if wire == 0:
-            _, at = _varint(view, at)
-        elif wire == 1:
-            at += 8
-        elif wire == 5:
-            at += 4
-        elif wire == 2:
-            size, at = _varint(view, at)
-            if at + size > end:
-                raise ValueError("a field reaches beyond the end: the file is truncated")
-            yield tag >> 3, at, at + size
-            at += size
-        else:
-            raise ValueError(f"byte {at} has the unknown wire type {wire}")
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"byte {at} is no varint")
