@@ -115,10 +115,15 @@ def _embed(ids: Any, table: Any) -> tf.Tensor:
     return tf.gather(tf.convert_to_tensor(table), ids)
 
 
+def _like(value: Any, x: tf.Tensor) -> tf.Tensor | None:
+    """`value` in the type of `x`: operators take all their tensors in one."""
+    return None if value is None else tf.cast(value, x.dtype)
+
+
 def _layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) -> tf.Tensor:
-    return emit(
+    return emit(  # which computes in float32 by itself
         "LayerNormalization",
-        [x, scale, offset],
+        [x, _like(scale, x), _like(offset, x)],
         [(x.dtype.name, _static(x))],
         domain="",
         axis=-1,
@@ -127,8 +132,9 @@ def _layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) -
 
 
 def _rms_norm(x: Any, scale: Any, epsilon: float = 1e-6) -> tf.Tensor:
-    mean = tf.reduce_mean(tf.pow(x, 2.0), axis=-1, keepdims=True)
-    return tf.convert_to_tensor(scale) * (x / tf.sqrt(mean + epsilon))
+    wide = tf.cast(x, "float32")
+    mean = tf.reduce_mean(tf.pow(wide, 2.0), axis=-1, keepdims=True)
+    return tf.cast(tf.cast(scale, "float32") * (wide / tf.sqrt(mean + epsilon)), x.dtype)
 
 
 def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf.Tensor:
@@ -136,7 +142,8 @@ def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf
     their shares are not 0. The graph does not grow with the number of experts.
     """
     width = x.shape[-1]
-    rows, shares = tf.reshape(x, [-1, width]), tf.reshape(shares, [-1, shares.shape[-1]])
+    rows = tf.reshape(x, [-1, width])
+    shares = tf.reshape(tf.cast(shares, "float32"), [-1, shares.shape[-1]])
     kernels = [tf.convert_to_tensor(kernel) for kernel in kernels]
     biases = None if biases is None else [tf.convert_to_tensor(bias) for bias in biases]
     chosen = tf.where(tf.reduce_max(shares, axis=0) > 0)[:, 0]
@@ -153,16 +160,16 @@ def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf
             return y if biases is None else y + tf.gather(biases[which], expert)
 
         y = linear(combine(linear(given, 0), linear(given, 1)), 2)
-        y = y * tf.gather_nd(share, mine)[:, None]
+        y = tf.cast(y, "float32") * tf.gather_nd(share, mine)[:, None]
         return step + 1, tf.tensor_scatter_nd_add(total, mine, y)
 
     _, total = tf.while_loop(
         lambda step, _: step < count,
         add,
-        (tf.constant(0), tf.zeros_like(rows)),
+        (tf.constant(0), tf.zeros_like(rows, "float32")),  # runtimes add up in no half precision
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, width])),
     )
-    return tf.reshape(total, tf.shape(x))
+    return tf.reshape(tf.cast(total, x.dtype), tf.shape(x))
 
 
 PORTABLE: dict[str, Callable[..., Any]] = {
@@ -200,7 +207,7 @@ def _add_layer_norm(
     result = (x.dtype.name, _static(x))
     y, total = emit(
         "SkipLayerNormalization",
-        [x, update, scale, offset],
+        [x, update, _like(scale, x), _like(offset, x)],
         [result, None, None, result],
         epsilon=epsilon,
     )
@@ -213,7 +220,7 @@ def _add_rms_norm(
     result = (x.dtype.name, _static(x))
     y, total = emit(
         "SkipSimplifiedLayerNormalization",
-        [x, update, scale],
+        [x, update, _like(scale, x)],
         [result, None, None, result],
         epsilon=epsilon,
     )
@@ -260,6 +267,7 @@ def _group_query_attention(
             query = ops.rotary(query, num_heads=facts["num_heads"], **turned)
             key = ops.rotary(key, num_heads=facts["num_kv_heads"], **turned)
             cos = sin = None
+    cos, sin = _like(cos, query), _like(sin, query)
     past_key, past_value = facts["past"]
     attributes: dict[str, Any] = {
         "num_heads": facts["num_heads"],
@@ -274,9 +282,9 @@ def _group_query_attention(
     cache = (query.dtype.name, _static(past_key))
     inputs = [query, key, value, past_key, past_value, span.newest, span.total, cos, sin]
     if facts["bias"] is not None:
-        inputs += [None, tf.cast(facts["bias"], query.dtype)]
+        inputs += [None, _like(facts["bias"], query)]
     if facts["sinks"] is not None:
-        inputs += [None] * (11 - len(inputs)) + [tf.convert_to_tensor(facts["sinks"])]
+        inputs += [None] * (11 - len(inputs)) + [_like(facts["sinks"], query)]
     mixed, present_key, present_value = emit(
         "GroupQueryAttention",
         inputs,
@@ -292,18 +300,18 @@ def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: 
         turned |= {"positions": span.positions, "interleaved": facts["interleaved"]}
         turned["num_heads"] = facts["num_heads"]
         query, key = ops.rotary(query, **turned), ops.rotary(key, **turned)
-    bias = facts["bias"]
+    bias, unseen = facts["bias"], -1e9 if query.dtype == tf.float32 else -3e4
     mask = None if span.attention_mask is None else span.mask
     if facts["window"] is not None:  # what is seen through it holds the padding already
-        hidden, mask = tf.where(span.allowed(facts["window"]), 0.0, -1e9), None
-        bias = hidden if bias is None else bias + hidden
+        hidden, mask = tf.where(span.allowed(facts["window"]), 0.0, unseen), None
+        bias = hidden if bias is None else tf.cast(bias, "float32") + hidden
     mixed = emit(
         "MultiHeadAttention",
-        [query, key, value, None, mask, bias],
+        [query, key, value, None, mask, _like(bias, query)],
         [(query.dtype.name, _static(query))],
         num_heads=facts["num_heads"],
         scale=facts["scale"],
-        mask_filter_value=-1e9,
+        mask_filter_value=unseen,
     )[0]
     return mixed, None
 
