@@ -40,7 +40,7 @@ def prepared(model: Any, dtype: str = "float32") -> TaskModel:
         value = keras.ops.convert_to_numpy(source)
         _refuse_overflow(source.path, value, target.dtype)
         target.assign(value)
-    copy.tokenizer = model.tokenizer
+    copy.tokenizer, copy.pretrained = model.tokenizer, model.pretrained
     return copy
 
 

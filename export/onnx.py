@@ -345,8 +345,8 @@ def _free_loops(graph: onnx.GraphProto) -> None:
 class WeightsFile:
     """The external data of a bundle: each weight once, whichever graphs use it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / WEIGHTS_FILE
+    def __init__(self, folder: Path, name: str = WEIGHTS_FILE) -> None:
+        self.path = folder / name
         self._stream: BinaryIO = self.path.open("wb")
         self._places: dict[str, tuple[int, int]] = {}
 
@@ -386,12 +386,13 @@ def write_graph(
         array = numpy_helper.to_array(tensor)
         if array.nbytes >= SMALL:
             # By content, as two graphs may name different tables alike.
-            _point(tensor, *weights.add(hashlib.sha256(array.tobytes()).hexdigest(), array))
+            place = weights.add(hashlib.sha256(array.tobytes()).hexdigest(), array)
+            _point(tensor, weights.path.name, *place)
     for name, variable in sorted(converted.weights.items()):
         array = keras.ops.convert_to_numpy(variable)
         tensor = TensorProto(name=name, data_type=_onnx_type(array), dims=array.shape)
         if array.nbytes >= SMALL:
-            _point(tensor, *weights.add(name, array))
+            _point(tensor, weights.path.name, *weights.add(name, array))
         else:
             tensor.raw_data = array.tobytes()
         proto.graph.initializer.append(tensor)
@@ -404,12 +405,12 @@ def _onnx_type(array: np.ndarray) -> int:
     return int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
 
 
-def _point(tensor: TensorProto, offset: int, length: int) -> None:
-    """Makes `tensor` refer to the external data."""
+def _point(tensor: TensorProto, file: str, offset: int, length: int) -> None:
+    """Makes `tensor` refer to the external data in `file`."""
     tensor.ClearField("raw_data")
     for kind in ("float_data", "int32_data", "int64_data", "double_data"):
         tensor.ClearField(kind)
     tensor.data_location = TensorProto.EXTERNAL
     del tensor.external_data[:]
-    for key, value in (("location", WEIGHTS_FILE), ("offset", offset), ("length", length)):
+    for key, value in (("location", file), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))

@@ -37,48 +37,21 @@ def save_pretrained(
     """
     from zoo.families import family
 
-    pretrained = model.pretrained or {}
-    model_type = model_type or pretrained.get("model_type")
+    model_type = model_type or (model.pretrained or {}).get("model_type")
     if model_type is None:
         raise ConfigError(
             "this model was not read from a checkpoint: give save_pretrained(model_type=...), "
             "the family whose form it has"
         )
     found = family(model_type)
-    same = pretrained.get("model_type") == model_type
-    own = pretrained.get("config", {}) if same else {}
-    config = _as_spelled(found, model.config, own)
-    again = found.decode(config, f"config.json of a {model_type} model")
-    different = [
-        name
-        for name in vars(again)
-        if getattr(again, name) != getattr(model.config, name) and "dropout" not in name
-    ]
-    if different:
-        raise ConfigError(
-            f"a {model_type} model cannot say "
-            + ", ".join(f"{name} = {getattr(model.config, name)!r}" for name in different)
-        )
-    unused = {name for item in found.items if isinstance(item, Unused) for name in item.names}
-    kept = {
-        key: value
-        for key, value in own.items()
-        if key in HARMLESS | unused and key not in _NOT_KEPT
-    }
-    generation = pretrained.get("generation", {}) if same else {}
-    config = {**kept, **config, "architectures": [found.form_of(model).architectures[0]]}
-    config["dtype"] = config["torch_dtype"] = _stored_dtype(model)
-    if model.labels is not None:
-        config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
-        config["label2id"] = {label: i for i, label in enumerate(model.labels)}
+    configs = written_configs(model, found)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         write_tensors(stored_weights(found, model), temporary, max_shard_bytes)
-        write_json(temporary / "config.json", config)
-        if model.generates:
-            write_json(temporary / "generation_config.json", _generation(config, generation))
+        for name, values in configs.items():
+            write_json(temporary / name, values)
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
         if model.task == "sentence-similarity":
@@ -93,6 +66,86 @@ def save_pretrained(
             file.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def written_configs(model: Any, found: Any) -> dict[str, dict[str, Any]]:
+    """What `config.json` says of a model and, where it generates, `generation_config.json`.
+
+    Args:
+        model: A `zoo.TaskModel`.
+        found: The family to write.
+
+    Raises:
+        ConfigError: The family cannot express the model's facts or has no form for its task.
+    """
+    pretrained = model.pretrained or {}
+    same = pretrained.get("model_type") == found.model_type
+    own = pretrained.get("config", {}) if same else {}
+    config = _as_spelled(found, model.config, own)
+    different = unsaid(found, model.config, config)
+    if different:
+        raise ConfigError(
+            f"a {found.model_type} model cannot say "
+            + ", ".join(f"{name} = {getattr(model.config, name)!r}" for name in different)
+        )
+    unused = {name for item in found.items if isinstance(item, Unused) for name in item.names}
+    kept = {
+        key: value
+        for key, value in own.items()
+        if key in HARMLESS | unused and key not in _NOT_KEPT
+    }
+    config = {**kept, **config, "architectures": [found.form_of(model).architectures[0]]}
+    config["dtype"] = config["torch_dtype"] = _stored_dtype(model)
+    if model.labels is not None:
+        config["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+        config["label2id"] = {label: i for i, label in enumerate(model.labels)}
+    if not model.generates:
+        return {"config.json": config}
+    generation = _generation(config, pretrained.get("generation", {}) if same else {})
+    return {"config.json": config, "generation_config.json": generation}
+
+
+def unsaid(found: Any, config: Any, written: dict[str, Any] | None = None) -> list[str]:
+    """The facts of `config` that a family's `config.json` does not give back."""
+    written = found.encode(config) if written is None else written
+    again = found.decode(written, f"config.json of a {found.model_type} model")
+    return [
+        name
+        for name in vars(again)
+        if getattr(again, name) != getattr(config, name) and "dropout" not in name
+    ]
+
+
+def family_of(model: Any) -> Any:
+    """The family whose form a model has: the one it was read from, or the first that can say all
+    its facts.
+
+    Raises:
+        ConfigError: There is none; the message says what the nearest lacks.
+    """
+    from zoo.families import family, model_types
+
+    model_type = (model.pretrained or {}).get("model_type")
+    if model_type is not None:
+        return family(model_type)
+    nearest: tuple[str, list[str]] | None = None
+    for found in map(family, model_types()):
+        if found.config is not type(model.config):
+            continue
+        try:
+            found.form(model.task)
+            lacking = unsaid(found, model.config)
+        except (ConfigError, KeyError):  # no such task, or a value with no word for it
+            continue
+        if not lacking:
+            return found
+        if nearest is None or len(lacking) < len(nearest[1]):
+            nearest = found.model_type, lacking
+    said = ""
+    if nearest is not None:
+        facts = ", ".join(f"{name} = {getattr(model.config, name)!r}" for name in nearest[1])
+        said = f"; the nearest, {nearest[0]}, cannot say {facts}"
+    raise ConfigError(f"no family of Hugging Face can say this model's facts{said}")
 
 
 def _as_spelled(found: Any, config: Any, own: dict[str, Any]) -> dict[str, Any]:
