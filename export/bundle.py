@@ -11,6 +11,7 @@ import onnx
 
 from export.errors import ExportError
 from export.graphs import KEEP, Graph, onnx_graphs
+from export.layouts.genai import GENAI_FILE, genai_config
 from export.lowering import TARGETS
 from export.models import prepared, tokenizer_of
 from export.onnx import WEIGHTS_FILE, Converted, WeightsFile, convert, write_graph
@@ -98,7 +99,7 @@ def to_onnx(
             _check(folder / spec.file)
         if tokenizer is not None:
             tokenizer.save(folder)
-        _write_configs(model, folder, max_new_tokens)
+        _write_configs(model, folder, max_new_tokens, target, graphs)
         if verify:
             say("computing reference values in Keras")
             save_reference(folder / REFERENCE_FILE, reference_values(model, tokenizer))
@@ -219,16 +220,22 @@ def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
     )
 
 
-def _write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
-    """config.json and generation_config.json, which the ecosystem's tools look for."""
+def _write_configs(
+    model: TaskModel, folder: Path, max_new_tokens: int, target: str, graphs: dict[str, GraphSpec]
+) -> None:
+    """config.json, generation_config.json and genai_config.json, which others' tools look for."""
     facts = {"model_type": "keras-text-zoo", "task": model.task, **config_to_mapping(model.config)}
     if model.labels is not None:
         facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
         facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
     write_json(folder / "config.json", facts)
-    generation = _generation(model, max_new_tokens)
-    if generation is not None:
-        write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
+    cache, generation = _cache_spec(model, target), _generation(model, max_new_tokens)
+    if cache is None or generation is None:
+        return
+    write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
+    if model.architecture == "decoder":
+        facts = genai_config(graphs["model"], cache, generation, model.config)
+        write_json(folder / GENAI_FILE, facts)
 
 
 __all__ = ["KEEP", "WEIGHTS_FILE", "to_onnx"]

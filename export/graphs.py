@@ -125,7 +125,10 @@ def encode_graph(model: TaskModel) -> Graph:
 
 
 def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
-    """One cached call of a decoder: prompt or next token. See `TaskModel.step`."""
+    """One cached call of a decoder: prompt or next token. See `TaskModel.step`.
+
+    The logits' middle axis is that of the default of `KEEP`, which feeding it may overrule.
+    """
     kind = "decoder." if model.encoder is not None else ""
     past = _cache(model, "past_key_values", kind, PAST)
     present = _cache(model, "present", kind, "present_sequence_length")
@@ -135,7 +138,10 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
         memory = _cache(model, "past_key_values", "encoder.", ENCODER_SEQUENCE)
         inputs += [_ids("encoder_attention_mask", ENCODER_SEQUENCE), *memory]
     inputs.append(Tensor(KEEP, "int64", ()))
-    logits = Tensor("logits", "float32", (BATCH, KEPT, model.config.vocab_size))
+    # Clients of the growing layout expect all logits; a prompt's other logits only cost time. And
+    # onnxruntime-genai, which feeds only what it knows, takes what is declared for what comes.
+    default = 1 if cache == "buffer" else 0
+    logits = Tensor("logits", "float32", (BATCH, default or KEPT, model.config.vocab_size))
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
         logits_, pairs = model.step(
@@ -149,10 +155,9 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
         )
         return {logits.name: logits_, **_flat(present, pairs)}
 
-    # Clients of the growing layout expect all logits; a prompt's other logits only cost time.
-    default = tf.constant(1 if cache == "buffer" else 0, "int64").numpy()
     name = "decoder" if model.encoder is not None else "model"
-    return Graph(name, tuple(inputs), (logits, *present), call, {KEEP: default})
+    defaults = {KEEP: tf.constant(default, "int64").numpy()}
+    return Graph(name, tuple(inputs), (logits, *present), call, defaults)
 
 
 def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:

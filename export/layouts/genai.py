@@ -1,0 +1,64 @@
+"""`genai_config.json`, by which onnxruntime-genai opens a decoder's bundle as it stands."""
+
+from typing import Any
+
+from serve.manifest import CacheSpec, GenerationSpec, GraphSpec
+from zoo.backbones.config import TransformerConfig
+
+GENAI_FILE = "genai_config.json"
+MODEL_TYPE = "decoder"
+"""Its class for any decoder that takes ids, a mask and one cache per layer. The types that it names
+after families run the same code, but for "gpt2", which expects keys and values in one tensor.
+"""
+
+
+def genai_config(
+    graph: GraphSpec, cache: CacheSpec, generation: GenerationSpec, config: TransformerConfig
+) -> dict[str, Any]:
+    """The content of the file, of version 0.18.
+
+    Its prompts are padded on the right and its mask keeps them so: a row's sum is its length, which
+    is what both cache layouts read positions from.
+
+    Args:
+        graph: The cached step, as the manifest states it.
+        cache: Its cache. One buffer for past and present where the layout is "buffer", else the
+            runtime makes a longer present each time.
+        generation: Special tokens and defaults.
+        config: The model's facts.
+    """
+    parts = ("key", "value")
+    past = {f"past_{part}_names": f"past_key_values.%d.{part}" for part in parts}
+    present = {f"present_{part}_names": f"present.%d.{part}" for part in parts}
+    model: dict[str, Any] = {
+        "type": MODEL_TYPE,
+        "vocab_size": config.vocab_size,
+        "context_length": cache.max_length,
+        "pad_token_id": generation.pad_token_id,
+        # It cannot do without: an empty list would make token 0 end a text.
+        "eos_token_id": generation.eos_token_id or [generation.pad_token_id],
+        "decoder": {
+            "filename": graph.file,
+            "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+            "hidden_size": config.hidden_dim,
+            "num_attention_heads": config.num_heads,
+            "num_key_value_heads": cache.num_kv_heads,
+            "head_size": cache.head_dim,
+            "num_hidden_layers": cache.num_layers,
+            "inputs": {"input_ids": "input_ids", "attention_mask": "attention_mask", **past},
+            "outputs": {"logits": "logits", **present},
+        },
+    }
+    if generation.bos_token_id is not None:
+        model["bos_token_id"] = generation.bos_token_id
+    search: dict[str, Any] = {
+        "max_length": cache.max_length,
+        "past_present_share_buffer": cache.layout == "buffer",
+        "do_sample": generation.do_sample,
+        "temperature": generation.temperature,
+        "num_beams": 1,
+    }
+    for name in ("top_k", "top_p"):
+        if getattr(generation, name) is not None:
+            search[name] = getattr(generation, name)
+    return {"model": model, "search": search}
