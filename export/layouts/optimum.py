@@ -34,7 +34,7 @@ from export.onnx import Converted
 from export.tolerances import TOLERANCES
 from serve.selfcheck import difference
 from serve.session import Session
-from zoo.checkpoints.save import family_of, written_configs
+from zoo.checkpoints.save import family_of, name_inputs, written_configs
 from zoo.checkpoints.sentences import write_sentences
 from zoo.errors import ConfigError
 from zoo.tasks import TaskModel
@@ -157,7 +157,7 @@ def weights_file(places: list[Placed]) -> str:
 
 def write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
     """`config.json` and `generation_config.json` of the model's family; for sentence embeddings
-    what sentence-transformers reads too.
+    what sentence-transformers reads too. The tokenizer's files, where there are any, stand already.
 
     Raises:
         ExportError: No family can say the model's facts.
@@ -174,6 +174,7 @@ def write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
         generation.setdefault("max_new_tokens", max_new_tokens)
     for name, values in configs.items():
         write_json(folder / name, values)
+    name_inputs(model, folder)
     if model.task == "sentence-similarity":
         write_sentences(model, folder)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 CLIENTS = {
     "optimum": "tests.interop.optimum",
+    "sentence-transformers": "tests.interop.sentences",
 }
 """Name of each client -> its module."""
 

@@ -11,7 +11,7 @@ from zoo.checkpoints.sentences import write_sentences
 from zoo.checkpoints.tensors import write_tensors
 from zoo.checkpoints.weights import stored_weights
 from zoo.errors import ConfigError
-from zoo.text.json_file import write_json
+from zoo.text.json_file import read_json, write_json
 
 SHARD_BYTES = 5 * 1000**3
 _NOT_KEPT = {"architectures", "dtype", "torch_dtype", "id2label", "label2id", "num_labels"}
@@ -54,6 +54,7 @@ def save_pretrained(
             write_json(temporary / name, values)
         if model.tokenizer is not None:
             model.tokenizer.save(temporary)
+            name_inputs(model, temporary)
         if model.task == "sentence-similarity":
             write_sentences(model, temporary)
         folder.mkdir(exist_ok=True)
@@ -103,6 +104,19 @@ def written_configs(model: Any, found: Any) -> dict[str, dict[str, Any]]:
         return {"config.json": config}
     generation = _generation(config, pretrained.get("generation", {}) if same else {})
     return {"config.json": config, "generation_config.json": generation}
+
+
+def name_inputs(model: Any, folder: Path) -> None:
+    """Takes segments from the inputs that a folder's `tokenizer_config.json` promises where the
+    model knows none: the reference would feed them and fail.
+    """
+    path = folder / "tokenizer_config.json"
+    values = read_json(path)
+    names = values.get("model_input_names") or []
+    if model.config.token_types or "token_type_ids" not in names:
+        return
+    values["model_input_names"] = [name for name in names if name != "token_type_ids"]
+    write_json(path, values)
 
 
 def unsaid(found: Any, config: Any, written: dict[str, Any] | None = None) -> list[str]:
