@@ -3,23 +3,21 @@ TensorFlow alone.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export.errors import VerificationError
+from export.generation import generation_graphs
 from export.graphs import KEEP, Graph, encode_graph, forward_graph, step_graph
 from export.models import prepared, tokenizer_of
-from export.reference import reference_values
+from export.saved_model_verify import compare
 from export.staging import staged
-from export.tolerances import TOLERANCES
-from serve.selfcheck import difference
 from zoo.backbones.config import config_to_mapping
 from zoo.tasks import TaskModel
 from zoo.text.json_file import write_json
@@ -28,14 +26,15 @@ EXTRA = "assets.extra"
 
 
 def signatures_of(model: TaskModel) -> dict[str, Graph]:
-    """`serving_default` is the whole model; generating models add `step`, and `encode` where they
-    have an encoder.
+    """`serving_default` is the whole model; generating models add `step`, `generate` and `sample`,
+    and `encode` where they have an encoder.
     """
     graphs = {"serving_default": forward_graph(model)}
     if model.generates:
         graphs["step"] = step_graph(model, "grow")
         if model.encoder is not None:
             graphs["encode"] = encode_graph(model)
+        graphs |= generation_graphs(model)
     return graphs
 
 
@@ -44,6 +43,7 @@ def to_saved_model(
     out: str | os.PathLike[str],
     *,
     tokenizer: Any = None,
+    precision: str = "float32",
     verify: bool = True,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -51,13 +51,16 @@ def to_saved_model(
     """Exports a model as a SavedModel; `tf.saved_model.load` reads it without this project.
 
     Inputs and outputs bear the names that the ONNX graphs have. Ids are int64; `step` returns the
-    logits of all its positions. The tokenizer and the config lie in `assets.extra/`, with what
+    logits of all its positions; `generate` and `sample` run the whole loop (see
+    `export.generation`). The tokenizer and the config lie in `assets.extra/`, with what
     verification measured.
 
     Args:
         model: A `zoo.TaskModel`.
         out: The folder to make.
         tokenizer: By default the model's own.
+        precision: What weights and caches are kept and computed in: "float32", "float16" or
+            "bfloat16". Norms and softmax are float32 in all, and so are the outputs.
         verify: Load it again and compare it with Keras before the folder appears.
         overwrite: Replace `out` where it exists.
         progress: Called with what is being done.
@@ -70,21 +73,24 @@ def to_saved_model(
             untouched.
     """
     say = progress or (lambda text: None)
-    model = prepared(model)
+    given, model = model, prepared(model, precision)
     tokenizer = tokenizer_of(model, tokenizer)
     report: dict[str, Any] = {}
     with staged(out, overwrite) as folder:
         say("tracing signatures")
         module = tf.Module()
         module.weights = [variable.value for variable in model.weights]
-        signatures = {name: _signature(graph) for name, graph in signatures_of(model).items()}
+        signatures = {
+            name: _signature(graph, model.compute_dtype)
+            for name, graph in signatures_of(model).items()
+        }
         say("writing the SavedModel")
         with _no_word_of_names():
             tf.saved_model.save(module, str(folder), signatures=signatures)
         _restore_names(folder)
         if verify:
             say("verifying")
-            report = _compare(model, folder)
+            report = compare(model, prepared(given), folder)
         _write_extra(model, tokenizer, folder / EXTRA, report)
     return report
 
@@ -119,114 +125,45 @@ def _restore_names(folder: Path) -> None:
     path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
-def _signature(graph: Graph) -> Any:
-    """The graph as a concrete function; an input with a default gives everything it could."""
+def _signature(graph: Graph, dtype: str) -> Any:
+    """The graph as a function; an input with a default gives everything it could.
+
+    Caches are of the model's own `dtype`, all other floats float32.
+    """
     inputs = [tensor for tensor in graph.inputs if tensor.name != KEEP]
+    inputs = [
+        dataclasses.replace(tensor, dtype=dtype) if _cached(tensor.name) else tensor
+        for tensor in inputs
+    ]
 
     def call(*values: tf.Tensor) -> dict[str, tf.Tensor]:
         feeds = {tensor.name: value for tensor, value in zip(inputs, values, strict=True)}
         if KEEP in graph.defaults:
             feeds[KEEP] = tf.constant(0, "int64")
-        return {name: tf.identity(value) for name, value in graph.call(feeds).items()}
+        return {
+            name: tf.identity(value)
+            if _cached(name) or not value.dtype.is_floating
+            else tf.cast(value, tf.float32)
+            for name, value in graph.call(feeds).items()
+        }
 
     signature = [tensor.spec() for tensor in inputs]
     return tf.function(call, input_signature=signature, autograph=False)
 
 
-def _compare(model: TaskModel, folder: Path) -> dict[str, Any]:
-    """Runs every reference case through the loaded signatures: full pass, and for decoders token by
-    token.
-    """
-    loaded = tf.saved_model.load(str(folder))
-    cases: dict[str, dict[str, Any]] = {}
-    for key, value in reference_values(model, None).items():
-        case, rest = key.split("/", 1)
-        cases.setdefault(case, {})[rest] = value
-    differences: dict[str, float] = {}
-    for case, arrays in cases.items():
-        feeds, expected = _full_pass(arrays)
-        found = loaded.signatures["serving_default"](**_tensors(feeds))
-        for name, value in expected.items():
-            differences[f"{case} {name}"] = difference(np.asarray(found[name]), value)
-        if model.generates:
-            gap = _stepped(model, loaded.signatures, feeds, expected["logits"])
-            differences[f"{case} steps"] = gap
-    worst = max(differences.values())
-    tolerance = TOLERANCES["float32"]
-    if not worst <= tolerance:
-        name = max(differences, key=lambda key: differences[key])
-        raise VerificationError(
-            f"the SavedModel differs from Keras by {worst:.2g} in {name!r}, "
-            f"tolerance {tolerance:.2g}"
-        )
-    return {"cases": differences, "largest": worst, "tolerance": tolerance}
-
-
-def _full_pass(arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs of a case's full pass."""
-    if any(key.startswith("sequence/") for key in arrays):
-        values = {
-            key.split("/", 1)[1]: v for key, v in arrays.items() if key.startswith("sequence/")
-        }
-        return values, {"logits": values.pop("logits")}
-    sides: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}}
-    for key, value in arrays.items():
-        _, side, name = key.split("/")
-        sides[side][name] = value
-    return sides["inputs"], sides["outputs"]
-
-
-def _tensors(feeds: dict[str, Any]) -> dict[str, tf.Tensor]:
-    kinds = {"f": tf.float32, "i": tf.int64}
-    return {name: tf.constant(value, kinds[value.dtype.kind]) for name, value in feeds.items()}
-
-
-def _stepped(
-    model: TaskModel, signatures: Any, feeds: dict[str, Any], expected: np.ndarray
-) -> float:
-    """Largest difference between the full pass and `step` fed half of each row and then single
-    tokens.
-    """
-    step, decoder = signatures["step"], model.decoder
-    assert decoder is not None
-    constants: dict[str, tf.Tensor] = {}
-    ids, mask = feeds["input_ids"], feeds["attention_mask"]
-    if model.encoder is not None:
-        encoded = signatures["encode"](**_tensors({"input_ids": ids, "attention_mask": mask}))
-        constants["encoder_attention_mask"] = tf.constant(mask, tf.int64)
-        for name, value in encoded.items():
-            if name.startswith("present."):
-                constants[name.replace("present.", "past_key_values.", 1)] = value
-        ids = feeds["decoder_input_ids"]
-        mask = np.ones_like(ids)
-    shape = (len(ids), decoder.config.num_kv_heads, 0, decoder.config.head_dim)
-    kind = "decoder." if model.encoder is not None else ""
-    past = {
-        f"past_key_values.{i}.{kind}{part}": tf.zeros(shape)
-        for i in range(len(decoder.layers))
-        for part in ("key", "value")
-    }
-    worst, position = 0.0, 0
-    for width in [max(1, ids.shape[1] // 2)] + [1] * (ids.shape[1] - max(1, ids.shape[1] // 2)):
-        new = slice(position, position + width)
-        position += width
-        fed = {"input_ids": ids[:, new], "attention_mask": mask[:, :position]}
-        found = step(**_tensors(fed), **past, **constants)
-        past = {
-            name.replace("present.", "past_key_values.", 1): value
-            for name, value in found.items()
-            if name != "logits"
-        }
-        tokens = mask[:, new] == 1
-        gap = difference(np.asarray(found["logits"])[tokens], expected[:, new][tokens])
-        worst = max(worst, gap)
-    return worst
+def _cached(name: str) -> bool:
+    return name.startswith(("past_key_values.", "present."))
 
 
 def _write_extra(model: TaskModel, tokenizer: Any, folder: Path, report: dict[str, Any]) -> None:
     folder.mkdir()
     if tokenizer is not None:
         tokenizer.save(folder)
-    facts = {"task": model.task, "labels": model.labels, **config_to_mapping(model.config)}
+    facts = {
+        "task": model.task,
+        "labels": model.labels,
+        "precision": model.compute_dtype,
+        **config_to_mapping(model.config),
+    }
     for name, value in (("config.json", facts), ("verification.json", report)):
         write_json(folder / name, value)

@@ -23,8 +23,8 @@ NAMES = [
 ]
 SIGNATURES = {
     "encoder": {"serving_default"},
-    "decoder": {"serving_default", "step"},
-    "encoder-decoder": {"serving_default", "step", "encode"},
+    "decoder": {"serving_default", "step", "generate", "sample"},
+    "encoder-decoder": {"serving_default", "step", "encode", "generate", "sample"},
 }
 
 

@@ -1,0 +1,173 @@
+"""Does a SavedModel compute what Keras computes? Asked of the loaded signatures, before the folder
+appears.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from export.errors import VerificationError
+from export.reference import reference_values
+from export.tolerances import TOLERANCES
+from serve.selfcheck import difference
+from zoo.generation import generate
+from zoo.tasks import TaskModel
+
+NEW_TOKENS = 8
+"""How many tokens a verification generates."""
+
+
+def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, Any]:
+    """Runs every reference case through the loaded signatures: full pass, and for generating models
+    token by token and through `generate`.
+
+    Args:
+        model: What was exported, in the precision it was exported in.
+        reference: The same in float32.
+        folder: The SavedModel.
+
+    Returns:
+        `cases` (largest absolute difference by name), `largest`, `tolerance`, and for generating
+        models `tokens`, how many were compared one by one.
+
+    Raises:
+        VerificationError: Something differs by more than the precision's tolerance.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    cases: dict[str, dict[str, Any]] = {}
+    for key, value in reference_values(reference, None).items():
+        case, rest = key.split("/", 1)
+        cases.setdefault(case, {})[rest] = value
+    tolerance = TOLERANCES[model.dtype_policy.name]
+    differences: dict[str, float] = {}
+    tokens = 0
+    for case, arrays in cases.items():
+        feeds, expected = _full_pass(arrays)
+        found = loaded.signatures["serving_default"](**_tensors(feeds))
+        for name, value in expected.items():
+            differences[f"{case} {name}"] = difference(np.asarray(found[name]), value)
+        if model.generates:
+            gap = _stepped(model, loaded.signatures, feeds, expected["logits"])
+            differences[f"{case} steps"] = gap
+            count, gap = _generated(model, reference, loaded.signatures["generate"], feeds)
+            differences[f"{case} generate"] = gap
+            tokens += count
+    worst = max(differences.values())
+    if not worst <= tolerance:
+        name = max(differences, key=lambda key: differences[key])
+        raise VerificationError(
+            f"the SavedModel differs from Keras by {worst:.2g} in {name!r}, "
+            f"tolerance {tolerance:.2g}"
+        )
+    report: dict[str, Any] = {"cases": differences, "largest": worst, "tolerance": tolerance}
+    return report | {"tokens": tokens} if model.generates else report
+
+
+def _full_pass(arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of a case's full pass."""
+    if any(key.startswith("sequence/") for key in arrays):
+        values = {
+            key.split("/", 1)[1]: v for key, v in arrays.items() if key.startswith("sequence/")
+        }
+        return values, {"logits": values.pop("logits")}
+    sides: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}}
+    for key, value in arrays.items():
+        _, side, name = key.split("/")
+        sides[side][name] = value
+    return sides["inputs"], sides["outputs"]
+
+
+def _tensors(feeds: dict[str, Any]) -> dict[str, tf.Tensor]:
+    kinds = {"f": tf.float32, "i": tf.int64}
+    return {name: tf.constant(value, kinds[value.dtype.kind]) for name, value in feeds.items()}
+
+
+def _stepped(
+    model: TaskModel, signatures: Any, feeds: dict[str, Any], expected: np.ndarray
+) -> float:
+    """Largest difference between the full pass and `step` fed half of each row and then single
+    tokens.
+    """
+    step, decoder = signatures["step"], model.decoder
+    assert decoder is not None
+    constants: dict[str, tf.Tensor] = {}
+    ids, mask = feeds["input_ids"], feeds["attention_mask"]
+    if model.encoder is not None:
+        encoded = signatures["encode"](**_tensors({"input_ids": ids, "attention_mask": mask}))
+        constants["encoder_attention_mask"] = tf.constant(mask, tf.int64)
+        for name, value in encoded.items():
+            if name.startswith("present."):
+                constants[name.replace("present.", "past_key_values.", 1)] = value
+        ids = feeds["decoder_input_ids"]
+        mask = np.ones_like(ids)
+    shape = (len(ids), decoder.config.num_kv_heads, 0, decoder.config.head_dim)
+    kind = "decoder." if model.encoder is not None else ""
+    past = {
+        f"past_key_values.{i}.{kind}{part}": tf.zeros(shape, model.compute_dtype)
+        for i in range(len(decoder.layers))
+        for part in ("key", "value")
+    }
+    worst, position = 0.0, 0
+    for width in [max(1, ids.shape[1] // 2)] + [1] * (ids.shape[1] - max(1, ids.shape[1] // 2)):
+        new = slice(position, position + width)
+        position += width
+        fed = {"input_ids": ids[:, new], "attention_mask": mask[:, :position]}
+        found = step(**_tensors(fed), **past, **constants)
+        past = {
+            name.replace("present.", "past_key_values.", 1): value
+            for name, value in found.items()
+            if name != "logits"
+        }
+        tokens = mask[:, new] == 1
+        gap = difference(np.asarray(found["logits"])[tokens], expected[:, new][tokens])
+        worst = max(worst, gap)
+    return worst
+
+
+def _generated(
+    model: TaskModel, reference: TaskModel, signature: Any, feeds: dict[str, Any]
+) -> tuple[int, float]:
+    """Compares `generate` with Keras' own loop; (tokens compared, largest difference).
+
+    Where two tokens are as likely as rounding can tell, either may be chosen, and the row goes on
+    as another text from there. The difference is then that of their float32 logits.
+    """
+    ids, mask = feeds["input_ids"], feeds["attention_mask"]
+    room: Any = model.config
+    longest = room.max_length - ids.shape[1]
+    if model.encoder is not None:
+        longest = room.max_target_length - 1
+    most = min(NEW_TOKENS, longest)
+    if most < 1:
+        return 0, 0.0
+    prompt = _tensors({"input_ids": ids, "attention_mask": mask})
+    found = signature(**prompt, max_new_tokens=tf.constant(most, tf.int64))["output_ids"].numpy()
+    expected = generate(model, ids, mask, max_new_tokens=most)
+    if found.shape == expected.shape and (found == expected).all():
+        return found.size, 0.0
+    compared, worst = 0, 0.0
+    for row in range(len(ids)):
+        width = min(found.shape[1], expected.shape[1])
+        differ = np.flatnonzero(found[row, :width] != expected[row, :width])
+        if not len(differ):
+            compared += width
+            continue
+        at = int(differ[0])
+        compared += at
+        logits = _logits_behind(reference, ids[row], mask[row], expected[row, :at])
+        worst = max(worst, abs(float(logits[found[row, at]] - logits[expected[row, at]])))
+    return compared, worst
+
+
+def _logits_behind(model: TaskModel, ids: Any, mask: Any, new: Any) -> np.ndarray:
+    """The full pass' logits [V] of the token that follows a prompt and `new` tokens."""
+    prompt = ids[mask == 1]
+    if model.encoder is None:
+        feeds = {"input_ids": np.concatenate([prompt, new])[None].astype("int32")}
+    else:
+        config: Any = model.config
+        begun = np.concatenate([[config.decoder_start_token_id], new]).astype("int32")
+        feeds = {"input_ids": prompt[None].astype("int32"), "decoder_input_ids": begun[None]}
+    return np.asarray(model(feeds)["logits"])[0, -1]
