@@ -9,13 +9,22 @@ from export.errors import ExportError, VerificationError
 
 if TYPE_CHECKING:
     from export.bundle import to_onnx
+    from export.litert import to_litert
     from export.saved_model import to_saved_model
     from export.verify import compare_bundle
 
-__all__ = ["ExportError", "VerificationError", "compare_bundle", "to_onnx", "to_saved_model"]
+__all__ = [
+    "ExportError",
+    "VerificationError",
+    "compare_bundle",
+    "to_litert",
+    "to_onnx",
+    "to_saved_model",
+]
 
 _HOMES = {
     "compare_bundle": "export.verify",
+    "to_litert": "export.litert",
     "to_onnx": "export.bundle",
     "to_saved_model": "export.saved_model",
 }

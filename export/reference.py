@@ -7,6 +7,7 @@ one token, and for cached graphs whole sequences that prefill and steps must rep
 
 import json
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,31 @@ def reference_values(model: TaskModel, tokenizer: Any, seed: int = 0) -> dict[st
         arrays["tokenizer/texts"] = np.array(json.dumps(TEXTS))
         arrays["tokenizer/ids"] = np.array(json.dumps([[int(i) for i in row] for row in ids]))
     return arrays
+
+
+def full_passes(
+    arrays: Mapping[str, np.ndarray],
+) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """(case, inputs, outputs) of the whole model without a cache, from `reference_values`."""
+    cases: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in arrays.items():
+        case, rest = key.split("/", 1)
+        if case != "tokenizer":
+            cases.setdefault(case, {})[rest] = value
+    for case, values in cases.items():
+        sequence = {
+            key.removeprefix("sequence/"): value
+            for key, value in values.items()
+            if key.startswith("sequence/")
+        }
+        if sequence:
+            yield case, sequence, {"logits": sequence.pop("logits")}
+            continue
+        sides: dict[str, dict[str, np.ndarray]] = {"inputs": {}, "outputs": {}}
+        for key, value in values.items():
+            _, side, name = key.split("/")
+            sides[side][name] = value
+        yield case, sides["inputs"], sides["outputs"]
 
 
 def save_reference(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -78,21 +78,28 @@ def to_saved_model(
     report: dict[str, Any] = {}
     with staged(out, overwrite) as folder:
         say("tracing signatures")
-        module = tf.Module()
-        module.weights = [variable.value for variable in model.weights]
         signatures = {
             name: _signature(graph, model.compute_dtype)
             for name, graph in signatures_of(model).items()
         }
         say("writing the SavedModel")
-        with _no_word_of_names():
-            tf.saved_model.save(module, str(folder), signatures=signatures)
-        _restore_names(folder)
+        save_signatures(model, signatures, folder)
         if verify:
             say("verifying")
             report = compare(model, prepared(given), folder)
         _write_extra(model, tokenizer, folder / EXTRA, report)
     return report
+
+
+def save_signatures(model: TaskModel, signatures: dict[str, Any], folder: Path) -> None:
+    """Writes a SavedModel of `signatures`, functions of positional tensors, over one set of
+    weights; inputs keep the names of their specs.
+    """
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.weights]
+    with _no_word_of_names():
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+    _restore_names(folder)
 
 
 @contextlib.contextmanager

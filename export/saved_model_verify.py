@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.errors import VerificationError
-from export.reference import reference_values
+from export.reference import full_passes, reference_values
 from export.tolerances import TOLERANCES
 from serve.selfcheck import difference
 from zoo.generation import generate
@@ -36,15 +36,10 @@ def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, A
         VerificationError: Something differs by more than the precision's tolerance.
     """
     loaded = tf.saved_model.load(str(folder))
-    cases: dict[str, dict[str, Any]] = {}
-    for key, value in reference_values(reference, None).items():
-        case, rest = key.split("/", 1)
-        cases.setdefault(case, {})[rest] = value
     tolerance = TOLERANCES[model.dtype_policy.name]
     differences: dict[str, float] = {}
     tokens = 0
-    for case, arrays in cases.items():
-        feeds, expected = _full_pass(arrays)
+    for case, feeds, expected in full_passes(reference_values(reference, None)):
         found = loaded.signatures["serving_default"](**_tensors(feeds))
         for name, value in expected.items():
             differences[f"{case} {name}"] = difference(np.asarray(found[name]), value)
@@ -63,20 +58,6 @@ def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, A
         )
     report: dict[str, Any] = {"cases": differences, "largest": worst, "tolerance": tolerance}
     return report | {"tokens": tokens} if model.generates else report
-
-
-def _full_pass(arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Inputs and outputs of a case's full pass."""
-    if any(key.startswith("sequence/") for key in arrays):
-        values = {
-            key.split("/", 1)[1]: v for key, v in arrays.items() if key.startswith("sequence/")
-        }
-        return values, {"logits": values.pop("logits")}
-    sides: dict[str, dict[str, Any]] = {"inputs": {}, "outputs": {}}
-    for key, value in arrays.items():
-        _, side, name = key.split("/")
-        sides[side][name] = value
-    return sides["inputs"], sides["outputs"]
 
 
 def _tensors(feeds: dict[str, Any]) -> dict[str, tf.Tensor]:

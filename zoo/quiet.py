@@ -1,30 +1,39 @@
-"""TensorFlow without the lines it writes to standard error before its logging can be configured."""
+"""Native code without the lines it writes to standard error, which no logging configures."""
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 QUIET = "3"
 """The value of TF_CPP_MIN_LOG_LEVEL that asks for silence; the command line sets it."""
 
 
-def start_tensorflow() -> None:
-    """Imports TensorFlow; where silence is asked for, what it writes is shown on failure only.
-
-    The lines come from native code, so the file descriptor itself is turned away for that moment.
+@contextlib.contextmanager
+def native_lines_withheld(*telling: type[BaseException]) -> Iterator[None]:
+    """Turns standard error's file descriptor away for the length of the context; what was written
+    is shown if an exception leaves it, unless the exception is one of `telling`.
     """
-    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != QUIET:
-        return
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as written:
         os.dup2(written.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            written.seek(0)
-            os.write(kept, written.read())
+            yield
+        except BaseException as error:
+            if not isinstance(error, telling):
+                written.seek(0)
+                os.write(kept, written.read())
             raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow; where silence is asked for, what it writes is shown on failure only."""
+    if "tensorflow" in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") != QUIET:
+        return
+    with native_lines_withheld():
+        import tensorflow  # noqa: F401
