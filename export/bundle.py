@@ -11,7 +11,9 @@ import onnx
 
 from export.errors import ExportError
 from export.graphs import KEEP, Graph, onnx_graphs
+from export.layouts import optimum
 from export.layouts.genai import GENAI_FILE, genai_config
+from export.layouts.optimum import Placed
 from export.lowering import TARGETS
 from export.models import prepared, tokenizer_of
 from export.onnx import WEIGHTS_FILE, Converted, WeightsFile, convert, write_graph
@@ -35,6 +37,7 @@ from zoo.text.json_file import write_json
 
 CACHES: dict[str, CacheLayout] = {"onnxruntime": "buffer", "portable": "grow"}
 OPSETS = range(17, 19)
+LAYOUTS = ("bundle", "optimum")
 
 Progress = Callable[[str], None]
 
@@ -44,6 +47,7 @@ def to_onnx(
     out: str | os.PathLike[str],
     *,
     target: str = "onnxruntime",
+    layout: str = "bundle",
     tokenizer: Any = None,
     name: str | None = None,
     opset: int = 18,
@@ -60,6 +64,8 @@ def to_onnx(
         out: The folder to make.
         target: "onnxruntime" (fused operators, caches in place) or "portable" (standard operators
             only).
+        layout: "bundle", or "optimum": the same with the files that Optimum and
+            sentence-transformers look for; generating models then need target "portable".
         tokenizer: A `zoo.text.Tokenizer`; by default the model's own.
         name: The bundle's name; by default the folder's.
         opset: Version of ONNX' operators.
@@ -78,6 +84,8 @@ def to_onnx(
     """
     if target not in TARGETS:
         raise ExportError(f"target = {target!r}: expected one of {sorted(TARGETS)}")
+    if layout not in LAYOUTS:
+        raise ExportError(f"layout = {layout!r}: expected one of {list(LAYOUTS)}")
     if opset not in OPSETS:
         raise ExportError(f"opset = {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
     if max_new_tokens < 1:
@@ -85,24 +93,28 @@ def to_onnx(
     say = progress or (lambda text: None)
     model = prepared(model)
     tokenizer = tokenizer_of(model, tokenizer)
+    places, weights_name = _places(model, target, layout)
     with staged(out, overwrite) as folder:
         graphs = {}
-        with WeightsFile(folder) as weights:
-            for graph in onnx_graphs(model, CACHES[target]):
-                say(f"converting {graph.name}")
-                converted = convert(model, graph, target, opset)
-                say(f"writing {graph.name}")
-                file = f"{graph.name}.onnx"
-                write_graph(converted, folder / file, weights)
-                graphs[graph.name] = _graph_spec(converted, file)
-        for spec in graphs.values():
-            _check(folder / spec.file)
+        with WeightsFile(folder, weights_name) as weights:
+            for place in places:
+                say(f"converting {place.graph.name}")
+                converted = place.declared(convert(model, place.graph, target, opset))
+                say(f"writing {place.graph.name}")
+                write_graph(converted, folder / place.file, weights)
+                if place.served:
+                    graphs[place.graph.name] = _graph_spec(converted, place.file)
+        for place in places:
+            _check(folder / place.file)
         if tokenizer is not None:
             tokenizer.save(folder)
-        _write_configs(model, folder, max_new_tokens, target, graphs)
+        _write_configs(model, folder, max_new_tokens, target, layout, graphs)
         if verify:
             say("computing reference values in Keras")
-            save_reference(folder / REFERENCE_FILE, reference_values(model, tokenizer))
+            reference = reference_values(model, tokenizer)
+            save_reference(folder / REFERENCE_FILE, reference)
+            if layout == "optimum":
+                optimum.verify(places, folder, model, reference)
         manifest = _manifest(
             model,
             name or Path(out).name,
@@ -121,6 +133,16 @@ def to_onnx(
             manifest = manifest.model_copy(update={"verification": report})
             manifest.save(folder)
     return Manifest.load(Path(out), check="size")
+
+
+def _places(model: TaskModel, target: str, layout: str) -> tuple[list[Placed], str]:
+    """The graphs with their files, and the name of the external data."""
+    if layout == "optimum":
+        optimum.check(model, target)
+        places = optimum.placed(model)
+        return places, optimum.weights_file(places)
+    graphs = onnx_graphs(model, CACHES[target])
+    return [Placed(graph, f"{graph.name}.onnx") for graph in graphs], WEIGHTS_FILE
 
 
 def _check(path: Path) -> None:
@@ -221,19 +243,27 @@ def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
 
 
 def _write_configs(
-    model: TaskModel, folder: Path, max_new_tokens: int, target: str, graphs: dict[str, GraphSpec]
+    model: TaskModel,
+    folder: Path,
+    max_new_tokens: int,
+    target: str,
+    layout: str,
+    graphs: dict[str, GraphSpec],
 ) -> None:
     """config.json, generation_config.json and genai_config.json, which others' tools look for."""
-    facts = {"model_type": "keras-text-zoo", "task": model.task, **config_to_mapping(model.config)}
-    if model.labels is not None:
-        facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
-        facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
-    write_json(folder / "config.json", facts)
     cache, generation = _cache_spec(model, target), _generation(model, max_new_tokens)
-    if cache is None or generation is None:
-        return
-    write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
-    if model.architecture == "decoder":
+    if layout == "optimum":
+        optimum.write_configs(model, folder, max_new_tokens)
+    else:
+        facts: dict[str, Any] = {"model_type": "keras-text-zoo", "task": model.task}
+        facts |= config_to_mapping(model.config)
+        if model.labels is not None:
+            facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+            facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
+        write_json(folder / "config.json", facts)
+        if generation is not None:
+            write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
+    if cache is not None and generation is not None and model.architecture == "decoder":
         facts = genai_config(graphs["model"], cache, generation, model.config)
         write_json(folder / GENAI_FILE, facts)
 

@@ -91,11 +91,13 @@ def forward_graph(model: TaskModel) -> Graph:
 
 
 def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor]:
-    """Keys and values of every layer; `kind` is "", "decoder." or "encoder."."""
+    """Keys and values of every layer, in the type that the model computes in; `kind` is "",
+    "decoder." or "encoder.".
+    """
     decoder: Any = model.decoder
     axes = (BATCH, decoder.config.num_kv_heads, length, decoder.config.head_dim)
     return [
-        Tensor(f"{prefix}.{i}.{kind}{part}", "float32", axes)
+        Tensor(f"{prefix}.{i}.{kind}{part}", model.compute_dtype, axes)
         for i in range(len(decoder.layers))
         for part in ("key", "value")
     ]
@@ -118,7 +120,7 @@ def encode_graph(model: TaskModel) -> Graph:
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
         states, pairs = model.encode(feeds["input_ids"], feeds["attention_mask"])
-        return {hidden.name: states, **_flat(memory, pairs)}
+        return {hidden.name: tf.cast(states, "float32"), **_flat(memory, pairs)}
 
     inputs = (_ids("input_ids"), _ids("attention_mask"))
     return Graph("encoder", inputs, (hidden, *memory), call)
@@ -158,6 +160,40 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
     name = "decoder" if model.encoder is not None else "model"
     defaults = {KEEP: tf.constant(default, "int64").numpy()}
     return Graph(name, tuple(inputs), (logits, *present), call, defaults)
+
+
+def first_step_graph(model: TaskModel) -> Graph:
+    """An encoder-decoder's first cached call, from the encoder's states: it begins every cache and
+    computes the cross-attention keys and values, for clients that do not take the encoder's.
+    """
+    present = _cache(model, "present", "decoder.", SEQUENCE)
+    memory = _cache(model, "present", "encoder.", ENCODER_SEQUENCE)
+    states = Tensor(
+        "encoder_hidden_states", "float32", (BATCH, ENCODER_SEQUENCE, model.config.hidden_dim)
+    )
+    inputs = (
+        _ids("input_ids"),
+        _ids("attention_mask"),
+        _ids("encoder_attention_mask", ENCODER_SEQUENCE),
+        states,
+    )
+    logits = Tensor("logits", "float32", (BATCH, SEQUENCE, model.config.vocab_size))
+    decoder: Any = model.decoder
+
+    def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        crossed = decoder.project_memory(tf.cast(feeds[states.name], model.compute_dtype))
+        logits_, pairs = model.step(
+            feeds["input_ids"],
+            feeds["attention_mask"],
+            None,
+            "grow",
+            memory=crossed,
+            memory_mask=feeds["encoder_attention_mask"],
+            keep=lambda states, span: states,
+        )
+        return {logits.name: logits_, **_flat(present, pairs), **_flat(memory, crossed)}
+
+    return Graph("first_step", inputs, (logits, *present, *memory), call)
 
 
 def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
