@@ -58,6 +58,16 @@ def constant(name: str, value: np.ndarray) -> Any:
 
 
 @primitive
+def reshape(x: Any, sizes: tuple[int, ...]) -> Any:
+    """`x` with other axes; a size of 0 is that of the axis in the same place, -1 what is left.
+
+    So no size that only a run knows is ever computed with.
+    """
+    known = ops.shape(x)
+    return ops.reshape(x, tuple(size or known[i] for i, size in enumerate(sizes)))
+
+
+@primitive
 def linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> Any:
     """The linear map y = x W + b, with x [..., in] and W [in, out], or [out, in] where `transpose`
     (tied embeddings).
@@ -168,9 +178,9 @@ def rotary(
         num_heads: Heads that share the last axis of `x`.
         interleaved: Pairs are neighbours (2i, 2i + 1); otherwise halves (i, i + R).
     """
-    batch, length, width = ops.shape(x)
+    width = x.shape[-1]
     head_dim, half = width // num_heads, cos.shape[-1]
-    x = ops.reshape(x, (batch, length, num_heads, head_dim))
+    x = reshape(x, (0, 0, num_heads, head_dim))
     cos = ops.cast(ops.expand_dims(embed(positions, cos), 2), x.dtype)  # (B or 1, S, 1, R)
     sin = ops.cast(ops.expand_dims(embed(positions, sin), 2), x.dtype)
     turned, rest = x[..., : 2 * half], x[..., 2 * half :]
@@ -180,13 +190,11 @@ def rotary(
         a, b = turned[..., :half], turned[..., half:]
     first, second = a * cos - b * sin, b * cos + a * sin
     if interleaved:
-        turned = ops.reshape(
-            ops.stack([first, second], axis=-1), (batch, length, num_heads, 2 * half)
-        )
+        turned = reshape(ops.stack([first, second], axis=-1), (0, 0, num_heads, 2 * half))
     else:
         turned = ops.concatenate([first, second], axis=-1)
     x = turned if 2 * half == head_dim else ops.concatenate([turned, rest], axis=-1)
-    return ops.reshape(x, (batch, length, width))
+    return reshape(x, (0, 0, width))
 
 
 @primitive
@@ -234,7 +242,7 @@ def attention(
         ([B, S, num_heads * head_dim], (keys, values) as they are to be cached, or None without a
         cache).
     """
-    batch, length, width = ops.shape(query)
+    width = query.shape[-1]
     head_dim = width // num_heads
     ready = len(key.shape) == 4
     if angles is not None:
@@ -250,10 +258,14 @@ def attention(
         present = (span.update(past and past[0], key), span.update(past and past[1], value))
         key, value = span.visible_part(present[0]), span.visible_part(present[1])
     # Heads that share a key stand behind each other in one matrix product, so nothing is repeated.
-    grouped = (batch, num_kv_heads, num_heads // num_kv_heads * length, head_dim)
-    scores = ops.matmul(ops.reshape(query * scale, grouped), ops.transpose(key, (0, 1, 3, 2)))
-    total = ops.shape(scores)[-1]
-    scores = ops.cast(ops.reshape(scores, (batch, num_heads, length, total)), "float32")
+    shared = num_kv_heads != num_heads
+    query = query * scale
+    if shared:
+        query = reshape(query, (0, num_kv_heads, -1, head_dim))
+    scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+    if shared:
+        scores = reshape(scores, (0, num_heads, -1, 0))
+    scores = ops.cast(scores, "float32")
     if bias is not None:
         scores = scores + ops.cast(bias, "float32")
     if softcap is not None:
@@ -269,15 +281,17 @@ def attention(
         weights = weights[..., :-1]
     if dropout is not None:
         weights = dropout(weights)
-    mixed = ops.matmul(ops.reshape(weights, (*grouped[:3], total)), value)
-    mixed = ops.reshape(mixed, (batch, num_heads, length, head_dim))
-    return ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (batch, length, width)), present
+    if shared:
+        weights = reshape(weights, (0, num_kv_heads, -1, 0))
+    mixed = ops.matmul(weights, value)
+    if shared:
+        mixed = reshape(mixed, (0, num_heads, -1, head_dim))
+    return reshape(ops.transpose(mixed, (0, 2, 1, 3)), (0, 0, width)), present
 
 
 def split_heads(x: Any, num_heads: int) -> Any:
     """[B, S, H * D] -> [B, H, S, D]."""
-    batch, length, width = ops.shape(x)
-    x = ops.reshape(x, (batch, length, num_heads, width // num_heads))
+    x = reshape(x, (0, 0, num_heads, x.shape[-1] // num_heads))
     return ops.transpose(x, (0, 2, 1, 3))
 
 

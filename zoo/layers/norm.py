@@ -120,12 +120,11 @@ class HeadNorm(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         if self.scope == "all":
             return self.norm(x)[0]
-        batch, length, width = kops.shape(x)
-        heads = kops.reshape(x, (batch, length, self.num_heads, self.config.head_dim))
+        heads = ops.reshape(x, (0, 0, self.num_heads, self.config.head_dim))
         heads = self.norm(heads)[0]
         if self.scale is not None:
             scale = self.scale + 1.0 if self.config.norm_unit_offset else self.scale
             heads = heads * kops.cast(scale, heads.dtype)
         if self.offset is not None:
             heads = heads + kops.cast(self.offset, heads.dtype)
-        return kops.reshape(heads, (batch, length, width))
+        return ops.reshape(heads, (0, 0, x.shape[-1]))
