@@ -91,8 +91,10 @@ def _cuts(
         either = "|".join(re.escape(text) for text in sorted(symbols, key=len, reverse=True))
         cuts.append(pre_tokenizers.Split(Regex(either), "isolated"))
     matched = [piece.text for piece in vocab if piece.kind in (NORMAL, USER_DEFINED)]
-    if MARK in matched and not any(re.search(f"[^{MARK}]{MARK}", text) for text in matched):
+    reaching = any(re.search(f"[^{MARK}]{MARK}", text) for text in matched)
+    if MARK in matched and not reaching and file.algorithm != BPE:
         # No piece reaches across the front of a word: words apart are faster, and can be cached.
+        # BPE gains little by it, and onnxruntime-genai reads such a model only where nothing cuts.
         cuts.append(pre_tokenizers.Split(Regex(_WORDS), "isolated"))
     return cuts
 
