@@ -1,5 +1,6 @@
 """Graphs to a .tflite file, by way of a SavedModel: several signatures over one set of weights."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,26 @@ BYTES = {"float32": 4, "float16": 2, "int8": 1}
 LARGEST = (1 << 31) - (1 << 20)
 """Bytes that a .tflite file can hold: its offsets are 32 bits wide. Less some for the graph."""
 
+
+def _reshape(x: tf.Tensor, sizes: Sequence[int]) -> tf.Tensor:
+    """With a constant shape where only one axis is dynamic, as in every decode call."""
+    known = x.shape.as_list()
+    wanted: list[Any] = [size or known[i] for i, size in enumerate(sizes)]
+    if known.count(None) == 1 and None in wanted:
+        if -1 in wanted:
+            rest = math.prod(size for size in wanted if size not in (None, -1))
+            wanted[wanted.index(-1)] = math.prod(size for size in known if size) // rest
+        wanted[wanted.index(None)] = -1
+    elif None in wanted:
+        shape = tf.shape(x)
+        wanted = [shape[i] if size is None else size for i, size in enumerate(wanted)]
+    return tf.reshape(x, wanted)
+
+
 LOWERED: dict[str, Callable[..., Any]] = {
     **{name: PORTABLE[name] for name in ("linear", "embed", "experts")},
     "constant": lambda name, value: tf.constant(value),
+    "reshape": _reshape,
 }
 """One operator per linear map, with the tied embedding as it is; all else converts as written."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from export.bundle import _generation, _tokenizer_spec, _version
-from export.errors import ExportError
+from export.errors import ExportError, VerificationError
 from export.graphs import Graph
 from export.litert.conversion import PRECISIONS, convert, minimum_runtime, operators
 from export.litert.graphs import DEFAULT_LENGTH, litert_graphs
@@ -16,6 +16,7 @@ from serve.integrity import FileSpec
 from serve.manifest import CacheSpec, TensorSpec
 from zoo import __version__
 from zoo.backbones.config import config_to_mapping
+from zoo.quiet import native_lines_withheld
 from zoo.tasks import TaskModel
 from zoo.text.json_file import write_json
 
@@ -85,7 +86,8 @@ def to_litert(
         del content
         if verify:
             say("verifying in LiteRT's interpreter")
-            facts["verification"] = verified(model, path, graphs, length, precision)
+            with native_lines_withheld(VerificationError):  # the interpreter tells of its delegates
+                facts["verification"] = verified(model, path, graphs, length, precision)
         if tokenizer is not None:
             tokenizer.save(folder)
         config = {"model_type": "keras-text-zoo", "task": model.task}

@@ -132,7 +132,7 @@ def _run(runner: Any, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
         name: value.astype("int64") if value.dtype.kind == "i" else value
         for name, value in feeds.items()
     }
-    return {name: np.array(value) for name, value in runner(**integers).items()}
+    return dict(runner(**integers))
 
 
 def _fed_back(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
