@@ -23,15 +23,15 @@ def measure(name: str) -> dict[str, Any]:
     from benchmarks.sizes import build
 
     folder = Path(tempfile.mkdtemp(prefix="zoo-bench-"))
-    imported = _peak()
+    imported = peak()
     model = build(name)
-    built = _peak()
+    built = peak()
     weights = 4 * model.count_params()
     try:
         started = time.perf_counter()
         export.bundle.to_onnx(model, folder / "bundle", verify=False)
         seconds = time.perf_counter() - started
-        peak = _peak()
+        most = peak()
         started = time.perf_counter()
         export.bundle.to_onnx(model, folder / "verified")
         verified = time.perf_counter() - started
@@ -43,13 +43,13 @@ def measure(name: str) -> dict[str, Any]:
         "weights MB": weights / 1e6,
         "export s": seconds,
         "with verification s": verified,
-        "peak / weights": (peak - imported) / weights,
+        "peak / weights": (most - imported) / weights,
         "peak of building / weights": (built - imported) / weights,
         "bundle MB": size / 1e6,
     }
 
 
-def _peak() -> int:
+def peak() -> int:
     """Peak resident bytes of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -29,6 +29,7 @@ from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNo
 from export import lowering
 from export.errors import ExportError
 from export.graphs import Graph
+from export.weights import joined
 from zoo import ops
 
 WEIGHTS_FILE = "model.onnx.data"
@@ -91,6 +92,15 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from all_nodes(attribute.g)
 
 
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those of its loops' bodies."""
+    yield graph
+    for node in all_nodes(graph):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield attribute.g
+
+
 def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Converted:
     """Converts one graph of `model`.
 
@@ -122,20 +132,22 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
 
     table = lowering.TARGETS[target]
     optimizers = TIDY_OPTIMIZERS if target == "portable" else OPTIMIZERS
-    token = lowering.constants.set({})
+    constants, shared = lowering.constants.set({}), lowering.shared.set({})
     try:
         function = tf.function(traced, input_signature=signature, autograph=False)
         with _CONVERTING, _strict_conversion():
             utils.INTERNAL_NAME = 0  # else a graph's names depend on the graphs before it
             proto = _to_onnx(function.get_concrete_function(), graph, opset, optimizers)
     finally:
-        lowering.constants.reset(token)
+        lowering.constants.reset(constants)
+        lowering.shared.reset(shared)
     _check_operators(proto)
     weights = _name_weights(
         proto, dict(zip(stand_ins, zip(names, variables, strict=True), strict=True))
     )
     _finish(proto, graph)
     _free_loops(proto.graph)
+    _join_biases(proto.graph, weights)
     return Converted(graph, proto, weights)
 
 
@@ -342,6 +354,43 @@ def _free_loops(graph: onnx.GraphProto) -> None:
         body.node.extend(nodes)
 
 
+def _join_biases(graph: onnx.GraphProto, weights: dict[str, Any]) -> None:
+    """Gives MultiHeadAttention the biases of its queries, keys and values, which it takes as one
+    and adds on the way.
+    """
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in graph.output)
+    producer = {node.output[0]: node for node in graph.node}
+    gone = set()
+    for node in graph.node:
+        if node.op_type != "MultiHeadAttention" or (len(node.input) > 3 and node.input[3]):
+            continue
+        sums = [producer.get(name) for name in node.input[:3]]
+        parts = [
+            (name, bias)
+            for total in sums
+            if total is not None and total.op_type == "Add" and readers[total.output[0]] == 1
+            for name, bias in (total.input, reversed(total.input))
+            if bias in weights and len(weights[bias].shape) == 1 and name not in weights
+        ]
+        if len(parts) != 3 or len({producer[name].input[0] for name, _ in parts}) != 1:
+            continue
+        joint = parts[0][1].replace("query", "query_key_value")
+        weights[joint] = joined([weights[bias] for _, bias in parts])
+        for i, (name, _) in enumerate(parts):
+            gone.add(node.input[i])
+            node.input[i] = name
+        if len(node.input) == 3:
+            node.input.append("")
+        node.input[3] = joint
+    nodes = [node for node in graph.node if node.output[0] not in gone]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for holder in graphs_of(graph) for node in holder.node for name in node.input}
+    for name in set(weights) - read:
+        del weights[name]
+
+
 class WeightsFile:
     """The external data of a bundle: each weight once, whichever graphs use it."""
 
@@ -389,16 +438,23 @@ def write_graph(
             place = weights.add(hashlib.sha256(array.tobytes()).hexdigest(), array)
             _point(tensor, weights.path.name, *place)
     for name, variable in sorted(converted.weights.items()):
-        array = keras.ops.convert_to_numpy(variable)
+        array = _values(variable)
         tensor = TensorProto(name=name, data_type=_onnx_type(array), dims=array.shape)
         if array.nbytes >= SMALL:
-            _point(tensor, weights.path.name, *weights.add(name, array))
+            key = getattr(variable, "key", None) or name
+            _point(tensor, weights.path.name, *weights.add(key, array))
         else:
             tensor.raw_data = array.tobytes()
         proto.graph.initializer.append(tensor)
         if progress is not None:
             progress(array.nbytes)
     path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _values(variable: Any) -> np.ndarray:
+    """A weight's values where they are: Keras would copy them twice, which 2 GB feel."""
+    value = getattr(variable, "value", variable)
+    return np.asarray(value.read_value() if isinstance(value, tf.Variable) else variable)
 
 
 def _onnx_type(array: np.ndarray) -> int:

@@ -265,3 +265,20 @@ def test_what_graphs_share_is_stored_once(out) -> None:
     assert weights <= found <= weights + tables + 64 * (len(model.weights) + 2)
     both = sum(spec.parameters for spec in manifest.graphs.values())
     assert both >= model.count_params() + 37 * 24
+
+
+# --- beyond 2 GB ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.environ.get("ZOO_LARGE") != "1", reason="takes a minute, 8 GB and 2.4 GB")
+@pytest.mark.timeout(600)
+def test_weights_beyond_2_gb_are_exported() -> None:
+    """Within 8 GB of memory and a minute, or the benchmark fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.large"],
+        cwd=TESTS.parent, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for row in json.loads(done.stdout.splitlines()[-1])["rows"]:
+        assert row["weights GB"] > 2**31 / 1e9
+        assert row["difference"] < 1e-3
