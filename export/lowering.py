@@ -24,6 +24,10 @@ constants: ContextVar[dict[str, np.ndarray]] = ContextVar("constants")
 """Tables that the trace under way has met, by name."""
 
 
+shared: ContextVar[dict[tuple[Any, ...], Any]] = ContextVar("shared")
+"""What the trace under way has computed already and its layers share, by what it is."""
+
+
 def emit(
     op_type: str,
     inputs: Sequence[tf.Tensor | None],
@@ -90,6 +94,21 @@ def convert_placeholder(ctx: Any, node: Any, name: str, args: Any) -> None:
     )
 
 
+def _once(compute: Callable[[], tf.Tensor], *key: Any) -> tf.Tensor:
+    """What `compute` gives, or gave for the same key before."""
+    known = shared.get()
+    if key not in known:
+        known[key] = compute()
+    return known[key]
+
+
+def _cast(value: Any, dtype: Any) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    if value.dtype == dtype:
+        return value
+    return _once(lambda: tf.cast(value, dtype), "cast", value.ref(), tf.as_dtype(dtype))
+
+
 def _static(x: tf.Tensor) -> list[int | None]:
     return x.shape.as_list()
 
@@ -126,7 +145,7 @@ def _embed(ids: Any, table: Any) -> tf.Tensor:
 
 def _like(value: Any, x: tf.Tensor) -> tf.Tensor | None:
     """`value` in the type of `x`: operators take all their tensors in one."""
-    return None if value is None else tf.cast(value, x.dtype)
+    return None if value is None else _cast(value, x.dtype)
 
 
 def _layer_norm(x: Any, scale: Any, offset: Any = None, epsilon: float = 1e-5) -> tf.Tensor:
@@ -196,17 +215,31 @@ PORTABLE: dict[str, Callable[..., Any]] = {
 
 
 def _fused_linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> tf.Tensor:
-    if not transpose:
-        return _linear(x, kernel, bias)
     kernel = tf.convert_to_tensor(kernel)
-    shape = [*_static(x)[:-1], _static(kernel)[0]]
-    y = emit("FusedMatMul", [x, kernel], [(x.dtype.name, shape)], transB=1)[0]
-    return y if bias is None else y + tf.convert_to_tensor(bias)
+    if transpose:
+        shape = [*_static(x)[:-1], _static(kernel)[0]]
+        product = emit("FusedMatMul", [x, kernel], [(x.dtype.name, shape)], transB=1)[0]
+    else:
+        product = tf.matmul(x, kernel)
+    if bias is None:
+        return product
+    bias = tf.convert_to_tensor(bias)
+    y = product + bias
+    shared.get()["addends", y.ref()] = product, bias  # what reads y may add the bias itself
+    return y
 
 
-def _activation(op_type: str, **attributes: Any) -> Callable[[Any], tf.Tensor]:
+def _activation(
+    op_type: str, with_bias: str | None = None, **attributes: Any
+) -> Callable[[Any], tf.Tensor]:
+    """One operator; `with_bias` is the one that adds a linear map's bias as well."""
+
     def call(x: Any) -> tf.Tensor:
-        return emit(op_type, [x], [(x.dtype.name, _static(x))], **attributes)[0]
+        result = [(x.dtype.name, _static(x))]
+        addends = shared.get().get(("addends", x.ref()))
+        if with_bias is None or addends is None:
+            return emit(op_type, [x], result, **attributes)[0]
+        return emit(with_bias, addends, result, **attributes)[0]
 
     return call
 
@@ -224,6 +257,24 @@ def _add_rms_norm(
         epsilon=epsilon,
     )
     return y, total
+
+
+def _rotary(
+    x: Any, positions: Any, cos: Any, sin: Any, num_heads: int, interleaved: bool = False
+) -> tf.Tensor:
+    turned, head_dim = 2 * cos.shape[-1], x.shape[-1] // num_heads
+    if positions.shape[0] == 1:  # a whole text, from its beginning
+        places = _constant("first_position", np.zeros(1, "int64"))
+    else:
+        places = _cast(positions, "int64")
+    return emit(
+        "RotaryEmbedding",
+        [x, places, _like(cos, x), _like(sin, x)],
+        [(x.dtype.name, _static(x))],
+        num_heads=num_heads,
+        interleaved=int(interleaved),
+        rotary_embedding_dim=turned if turned < head_dim else 0,
+    )[0]
 
 
 def _attention(query: Any, key: Any, value: Any, span: Any, **facts: Any) -> Any:
@@ -302,7 +353,8 @@ def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: 
     bias, unseen = facts["bias"], -1e9 if query.dtype == tf.float32 else -3e4
     mask = None if span.attention_mask is None else span.mask
     if facts["window"] is not None:  # what is seen through it holds the padding already
-        hidden, mask = tf.where(span.allowed(facts["window"]), 0.0, unseen), None
+        allowed, mask = span.allowed(facts["window"]), None
+        hidden = _once(lambda: tf.where(allowed, 0.0, unseen), "hidden", allowed.ref(), unseen)
         bias = hidden if bias is None else tf.cast(bias, "float32") + hidden
     mixed = emit(
         "MultiHeadAttention",
@@ -318,11 +370,12 @@ def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: 
 ONNXRUNTIME: dict[str, Callable[..., Any]] = {
     **PORTABLE,
     "linear": _fused_linear,
-    "gelu": _activation("Gelu"),
-    "gelu_tanh": _activation("FastGelu"),
+    "gelu": _activation("Gelu", "BiasGelu"),
+    "gelu_tanh": _activation("FastGelu", "FastGelu"),
     "gelu_sigmoid": _activation("QuickGelu", alpha=1.702),
     "silu": _activation("QuickGelu", alpha=1.0),
     "add_rms_norm": _add_rms_norm,
+    "rotary": _rotary,
     "attention": _attention,
 }
 """The operators that ONNX Runtime's CPU and CUDA providers run fastest."""
