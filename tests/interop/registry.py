@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 CLIENTS = {
+    "onnxruntime-genai": "tests.interop.genai",
     "optimum": "tests.interop.optimum",
     "sentence-transformers": "tests.interop.sentences",
 }
