@@ -186,3 +186,42 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def staged_file(out: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary file's name beside `out`, which becomes `out` when the context ends well.
+
+    Args:
+        out: The file to make.
+        overwrite: Replace `out` where it exists.
+
+    Raises:
+        ExportError: `out` exists, or cannot be written.
+    """
+    out = Path(out)
+
+    def refuse() -> None:
+        if out.is_dir() or (out.exists() and not overwrite):
+            kind = "is a folder" if out.is_dir() else "exists already"
+            raise ExportError(f"{out} {kind}; choose another file, or overwrite it")
+
+    refuse()
+    with _ended_by_signals():
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(f"{PARTIAL}{out.suffix}", f".{out.name}-", out.parent)
+            os.close(handle)
+        except OSError as error:
+            raise ExportError(f"cannot write beside {out}: {error.strerror}") from error
+        stage = Path(name)
+        try:
+            yield stage
+            stage.chmod(0o644)
+            with _locked(out.parent):
+                refuse()
+                stage.replace(out)
+        except OSError as error:
+            raise ExportError(f"cannot write {out}: {error.strerror or error}") from error
+        finally:
+            stage.unlink(missing_ok=True)
