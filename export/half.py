@@ -5,7 +5,6 @@ so such a graph would not load. A bfloat16 bundle keeps its matrices in half the
 them to float32 where they are used: any runtime runs it, and those that fold constants cast once.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from export.onnx import Converted, all_nodes
+from export.onnx import Converted, graphs_of
 
 WIDE = "/float32"
 """What follows a weight's name in that of its float32 values."""
@@ -55,7 +54,7 @@ def stored_in_bfloat16(converted: Converted) -> Converted:
         if len(variable.shape) > 1 and "float" in str(variable.dtype)
     }
     cast: dict[str, onnx.NodeProto] = {}
-    for holder in _graphs(graph):
+    for holder in graphs_of(graph):
         nodes = []
         for node in holder.node:
             nodes.append(node)
@@ -78,12 +77,3 @@ def stored_in_bfloat16(converted: Converted) -> Converted:
 
 def _to_float32(name: str, output: str) -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [name], [output], name=output, to=TensorProto.FLOAT)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those of its loops' bodies."""
-    yield graph
-    for node in all_nodes(graph):
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield attribute.g

@@ -134,6 +134,28 @@ def _reshape(x: Any, sizes: Sequence[int]) -> tf.Tensor:
     return emit("Reshape", [x, wanted], [(x.dtype.name, shape)], domain="")[0]
 
 
+def _shifted(scores: Any, length: Any) -> tf.Tensor:
+    length = tf.convert_to_tensor(length)
+
+    def vector(name: str, compute: Callable[[], Any]) -> tf.Tensor:
+        return _once(lambda: tf.cast(compute(), "int64"), name, length.ref())
+
+    def cut(x: tf.Tensor, start: Any, end: Any, axis: int, shape: list[int | None]) -> tf.Tensor:
+        axes = _constant(f"axis_{axis}", np.array([axis], "int64"))
+        return emit("Slice", [x, start, end, axes], [(x.dtype.name, shape)], domain="")[0]
+
+    batch, heads, size, _ = _static(scores)
+    flat = _reshape(tf.pad(scores, [[0, 0], [0, 0], [0, 0], [0, 1]]), (0, 0, -1))
+    start = vector("before", lambda: tf.reshape(length - 1, [1]))
+    flat = cut(flat, start, _constant("last", np.array([-1], "int64")), 2, [batch, heads, None])
+    sizes = vector("rows", lambda: tf.stack([0, 0, length, -1]))
+    whole = (scores.dtype.name, [batch, heads, size, None])
+    rows = emit("Reshape", [flat, sizes], [whole], domain="")[0]
+    end = vector("length", lambda: tf.reshape(length, [1]))
+    first = _constant("first", np.array([0], "int64"))
+    return cut(rows, first, end, 3, [batch, heads, size, size])
+
+
 def _linear(x: Any, kernel: Any, bias: Any = None, transpose: bool = False) -> tf.Tensor:
     y = tf.matmul(x, tf.convert_to_tensor(kernel), transpose_b=transpose)
     return y if bias is None else y + tf.convert_to_tensor(bias)
@@ -203,6 +225,7 @@ def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf
 PORTABLE: dict[str, Callable[..., Any]] = {
     "constant": _constant,
     "reshape": _reshape,
+    "shifted": _shifted,
     "linear": _linear,
     "embed": _embed,
     "layer_norm": _layer_norm,

@@ -296,6 +296,16 @@ def split_heads(x: Any, num_heads: int) -> Any:
 
 
 @primitive
+def shifted(scores: Any, length: Any) -> Any:
+    """[B, H, S, 2 S - 1] -> [B, H, S, S]: row i, column j takes column S - 1 + j - i (Dai et al.,
+    2019); `length` is S.
+    """
+    flat = reshape(ops.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), (0, 0, -1))
+    flat = flat[:, :, length - 1 : -1]
+    return ops.reshape(flat, (-1, scores.shape[1], length, 2 * length - 1))[..., :length]
+
+
+@primitive
 def experts(
     x: Any,
     shares: Any,

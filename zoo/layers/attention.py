@@ -19,9 +19,10 @@ KeyValue = tuple[Any, Any]  # ([B, kv_heads, T, head_dim], the same)
 class Attention(keras.layers.Layer):
     """Multi-head or grouped-query attention with its four projections.
 
-    Self attention is `call(x, span, ...)`; `distances` [1, 2 S - 1, D] are the states of relative
-    positions in disentangled attention. Cross attention gives `memory`, the other text's keys
-    and values, which `project` computes once from its states [B, T, D].
+    Self attention is `call(x, span, ...)`; `distances`, both [1, 2 S - 1, D], are the states of
+    relative positions in disentangled attention (see `RelativeStates`). Cross attention gives
+    `memory`, the other text's keys and values, which `project` computes once from its states
+    [B, T, D].
 
     Args:
         config: The facts.
@@ -90,7 +91,7 @@ class Attention(keras.layers.Layer):
         memory: KeyValue | None = None,
         angles: tuple[Any, Any] | None = None,
         bias: Any = None,
-        distances: Any = None,
+        distances: tuple[Any, Any] | None = None,
         training: bool | None = None,
     ) -> tuple[Any, KeyValue | None]:
         config = self.config
@@ -102,7 +103,8 @@ class Attention(keras.layers.Layer):
             key, value = memory
         if distances is not None:
             places = self._places(distances)
-            bias = disentangled_bias(query, key, *places, config.num_heads, config.attention_scale)
+            facts = (config.num_heads, config.attention_scale, span.length)
+            bias = disentangled_bias(query, key, *places, *facts)
         dropout = None
         if self.dropout is not None and training:
             dropout = self._drop
@@ -125,12 +127,13 @@ class Attention(keras.layers.Layer):
         )
         return self.output_projection(mixed), present
 
-    def _places(self, distances: Any) -> tuple[Any, Any]:
+    def _places(self, distances: tuple[Any, Any]) -> tuple[Any, Any]:
         """Queries and keys of the distances, None where the bias has no such term."""
         terms = self.config.disentangled_terms
         query = (self.distance_query or self.query) if "position_to_content" in terms else None
         key = (self.distance_key or self.key) if "content_to_position" in terms else None
-        return tuple(None if part is None else part(distances) for part in (query, key))
+        forwards, backwards = distances
+        return query and query(backwards), key and key(forwards)
 
     def _drop(self, weights: Any) -> Any:
         return self.dropout(weights, training=True)

@@ -77,7 +77,7 @@ class Block(keras.layers.Layer):
         memory_span: Span | None = None,
         angles: tuple[Any, Any] | None = None,
         bias: Any = None,
-        distances: Any = None,
+        distances: tuple[Any, Any] | None = None,
         training: bool | None = None,
     ) -> tuple[Any, Any, KeyValue | None]:
         """Returns (x, update, present)."""

@@ -265,7 +265,8 @@ class RelativeStates(keras.layers.Layer):
         config: The facts.
         length: Longest text.
 
-    Returns [1, 2 S - 1, D]: those of the distances S - 1 (a key far before its query) to 1 - S.
+    Returns two [1, 2 S - 1, D]: the states of the distances S - 1 (a key far before its query) to
+    1 - S, and the same backwards.
     """
 
     def __init__(self, config: TransformerConfig, length: int, **kwargs: Any) -> None:
@@ -286,8 +287,11 @@ class RelativeStates(keras.layers.Layer):
         if self.norm is not None:
             self.norm.build((None, None, self.config.hidden_dim))
 
-    def call(self, span: Span) -> Any:
+    def call(self, span: Span) -> tuple[Any, Any]:
         distance = span.length - 1 - kops.arange(2 * span.length - 1, dtype="int32")
+        return self._states(distance), self._states(-distance)
+
+    def _states(self, distance: Any) -> Any:
         places = kops.clip(distance + self.farthest, 0, 2 * self.farthest)
         states = self.table(ops.embed(places, ops.constant("distance_rows", self.rows)))
         if self.norm is not None:
@@ -311,7 +315,13 @@ def signed_buckets(distances: np.ndarray, buckets: int, most: int | None) -> np.
 
 
 def disentangled_bias(
-    query: Any, key: Any, place_query: Any, place_key: Any, num_heads: int, scale: float
+    query: Any,
+    key: Any,
+    place_query: Any,
+    place_key: Any,
+    num_heads: int,
+    scale: float,
+    length: Any,
 ) -> Any:
     """[B, H, S, S] scores of content against distance and of distance against content, or one of
     them.
@@ -319,29 +329,25 @@ def disentangled_bias(
     Args:
         query: [B, S, H * head_dim] of the text.
         key: The same.
-        place_query: [1, 2 S - 1, H * head_dim] of the distances, as `RelativeStates` orders them;
-            None: without the scores of distance against content.
-        place_key: The same; None: without those of content against distance.
+        place_query: [1, 2 S - 1, H * head_dim] of the distances 1 - S to S - 1, as they are seen
+            from the key; None: without the scores of distance against content.
+        place_key: The same of the distances S - 1 to 1 - S; None: without those of content against
+            distance.
         num_heads: H.
         scale: Factor on the scores.
+        length: S.
     """
     terms = []
     if place_key is not None:
-        places = kops.transpose(ops.split_heads(place_key, num_heads), (0, 1, 3, 2))
-        terms.append(_shifted(kops.matmul(ops.split_heads(query * scale, num_heads), places)))
-    if place_query is not None:  # seen from the key, the distances run the other way
-        backwards = kops.flip(ops.split_heads(place_query, num_heads), axis=2)
-        places = kops.transpose(backwards, (0, 1, 3, 2))
-        scores = _shifted(kops.matmul(ops.split_heads(key * scale, num_heads), places))
+        terms.append(_against(query * scale, place_key, num_heads, length))
+    if place_query is not None:
+        scores = _against(key * scale, place_query, num_heads, length)
         terms.append(kops.transpose(scores, (0, 1, 3, 2)))
     return sum(terms[1:], terms[0])
 
 
-def _shifted(scores: Any) -> Any:
-    """[B, H, S, 2 S - 1] -> [B, H, S, S]: row i, column j takes column S - 1 + j - i."""
-    batch, heads, length, width = kops.shape(scores)
-    flat = kops.reshape(
-        kops.pad(scores, ((0, 0), (0, 0), (0, 0), (0, 1))), (batch, heads, length * (width + 1))
-    )
-    flat = flat[:, :, length - 1 : length - 1 + length * width]
-    return kops.reshape(flat, (batch, heads, length, width))[..., :length]
+def _against(content: Any, places: Any, num_heads: int, length: Any) -> Any:
+    """[B, H, S, S] scores of each position's content against the place that each other one has."""
+    head_dim = places.shape[-1] // num_heads
+    places = kops.transpose(ops.reshape(places, (0, 0, num_heads, head_dim)), (0, 2, 3, 1))
+    return ops.shifted(kops.matmul(ops.split_heads(content, num_heads), places), length)
