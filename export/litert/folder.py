@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from export.bundle import _generation, _tokenizer_spec, _version
 from export.errors import ExportError, VerificationError
+from export.facts import created_with, generation_spec, tokenizer_spec
 from export.graphs import Graph
 from export.litert.conversion import PRECISIONS, convert, minimum_runtime, operators
 from export.litert.graphs import DEFAULT_LENGTH, litert_graphs
@@ -14,7 +14,6 @@ from export.models import prepared, tokenizer_of
 from export.staging import staged
 from serve.integrity import FileSpec
 from serve.manifest import CacheSpec, TensorSpec
-from zoo import __version__
 from zoo.backbones.config import config_to_mapping
 from zoo.quiet import native_lines_withheld
 from zoo.tasks import TaskModel
@@ -140,7 +139,7 @@ def _facts(
         "signatures": {graph.name: _signature(graph) for graph in graphs},
         "parameters": int(model.count_params()),
     }
-    spec = _tokenizer_spec(model, tokenizer)
+    spec = tokenizer_spec(model, tokenizer)
     if spec is not None:
         facts["tokenizer"] = spec.model_dump()
     if length is not None:
@@ -152,11 +151,10 @@ def _facts(
             head_dim=decoder.config.head_dim,
             max_length=length,
         )
-        generation = _generation(model, min(NEW_TOKENS, length - 1))
+        generation = generation_spec(model, min(NEW_TOKENS, length - 1))
         assert generation is not None
         facts |= {"cache": cache.model_dump(), "generation": generation.model_dump()}
-    packages = {name: _version(name) for name in ("tensorflow", "keras")}
-    return facts | {"created_with": {"keras-text-zoo": __version__, **packages}}
+    return facts | {"created_with": created_with("tensorflow", "keras")}
 
 
 def _signature(graph: Graph) -> dict[str, Any]:

@@ -1,0 +1,52 @@
+"""What an exported folder says of the model beside its graphs, whatever the format."""
+
+import importlib.metadata
+from typing import Any
+
+from serve.manifest import GenerationSpec, TokenizerSpec
+from zoo import __version__
+from zoo.tasks import TaskModel
+
+
+def tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
+    """What tokenizer.json does not say."""
+    if tokenizer is None:
+        return None
+    longest = model.config.max_length
+    return TokenizerSpec(
+        pad_token_id=model.config.pad_token_id,
+        max_length=min(longest, getattr(tokenizer, "model_max_length", None) or longest),
+        mask_token_id=tokenizer.mask_token_id,
+    )
+
+
+def generation_spec(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
+    """Tokens that begin and end a text, and how many are written at most."""
+    if not model.generates:
+        return None
+    config: Any = model.config
+    decoder: Any = model.decoder
+    return GenerationSpec(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=[
+            token for token in (config.eos_token_id, *config.stop_token_ids) if token is not None
+        ],
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        max_new_tokens=min(max_new_tokens, decoder.length),
+    )
+
+
+def created_with(*packages: str) -> dict[str, str]:
+    """Versions of this project and of `packages`."""
+    return {"keras-text-zoo": __version__, **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    """The installed version; tensorflow may come as tensorflow-cpu."""
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
