@@ -67,6 +67,9 @@ class SessionOptions:
             of generation, but burns CPU time that others on the machine might need.
         prepacking: Copy weights at loading into the order that kernels like best: faster,
             at up to twice the memory.
+        profile: Begin of the name of a file that ONNX Runtime writes its profile to, once
+            `runtime.end_profiling()` is called.
+        rewritten: A file to write the graph to as ONNX Runtime rewrote it.
     """
 
     providers: tuple[Provider, ...] | None = None
@@ -75,6 +78,8 @@ class SessionOptions:
     arena: bool = True
     spinning: bool = True
     prepacking: bool = True
+    profile: str | None = None
+    rewritten: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -254,6 +259,11 @@ def _native_options(options: SessionOptions) -> onnxruntime.SessionOptions:
     native.add_session_config_entry(
         "session.disable_prepacking", "0" if options.prepacking else "1"
     )
+    if options.profile is not None:
+        native.enable_profiling = True
+        native.profile_file_prefix = options.profile
+    if options.rewritten is not None:
+        native.optimized_model_filepath = options.rewritten
     return native
 
 
