@@ -12,8 +12,8 @@ from .registry import Case, Found
 NEW_TOKENS = 12
 LENGTHS = (9, 2, 6)
 """Tokens of the prompts, which are continued one by one and together."""
-PADDING, END, ORDINARY = 0, 2, 5
-"""The sources' special tokens; ordinary ones begin at the last."""
+END, ORDINARY = 2, 5
+"""The sources' end token; ids below the other are special tokens'."""
 SERVED = "served.json"
 """The prompts, and how `serve` continues them; beside the export."""
 TEXTS = (
@@ -132,22 +132,24 @@ def check(case: Case, checkpoint: Path, out: Path) -> Found:
         checkpoint, attn_implementation="eager", dtype=torch.float32
     ).eval()
     model = onnxruntime_genai.Model(str(out))
+    padding = json.loads((out / "genai_config.json").read_text())["model"]["pad_token_id"]
     served = json.loads((out.parent / SERVED).read_text())
     prompts = served["prompts"]
     found = Found(tokens=(0, 0))
     expected = [_expected(reference, prompt) for prompt in prompts]
     _compare(found, "serve", served["answers"], expected)
-    _compare(found, "together", _continued(model, [prompts]), expected)
-    alone = [_continued(model, [[prompt]])[0] for prompt in prompts]
+    together = [row + [padding] * (max(LENGTHS) - len(row)) for row in prompts]
+    _compare(found, "together", _continued(model, together), expected)
+    alone = [_continued(model, [prompt])[0] for prompt in prompts]
     _compare(found, "one by one", alone, expected)
     longest = prompts[0]
-    parts = [[longest[:4]], [longest[4:5]], [longest[5:]]]
-    _compare(found, "in parts", _continued(model, parts), expected[:1])
-    chunks = _continued(model, [[longest]], chunk_size=4)
+    parts = ([longest[:4]], [longest[4:5]], [longest[5:]])
+    _compare(found, "in parts", _continued(model, *parts), expected[:1])
+    chunks = _continued(model, [longest], chunk_size=4)
     _compare(found, "in chunks", chunks, expected[:1])
     # Without penalty: the client's counts the prompt's length too.
     beams = {"num_beams": 2, "early_stopping": True, "length_penalty": 0.0}
-    best = _continued(model, [[longest]], **beams)
+    best = _continued(model, [longest], **beams)
     _compare(found, "two beams", best, [_expected(reference, longest, **beams)])
     if "tokenizer" in case.settings:
         found.problems += _text_problems(out, onnxruntime_genai.Tokenizer(model))
@@ -170,22 +172,18 @@ def _before(tokens: list[int], end: int) -> list[int]:
     return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
-def _continued(model: Any, parts: list[list[list[int]]], **options: Any) -> list[list[int]]:
-    """What onnxruntime-genai writes, up to an end token, after prompts that are given in parts and
-    padded on the right.
-    """
+def _continued(model: Any, *parts: list[list[int]], **options: Any) -> list[list[int]]:
+    """What onnxruntime-genai writes, up to an end token, after rows of tokens in several parts."""
     import onnxruntime_genai
 
-    width = sum(max(map(len, rows)) for rows in parts)
+    width = sum(len(rows[0]) for rows in parts)
     params = onnxruntime_genai.GeneratorParams(model)
     params.set_search_options(
         max_length=width + NEW_TOKENS, batch_size=len(parts[0]), do_sample=False, **options
     )
     generator = onnxruntime_genai.Generator(model, params)
     for rows in parts:
-        longest = max(map(len, rows))
-        padded = [row + [PADDING] * (longest - len(row)) for row in rows]
-        generator.append_tokens(np.array(padded, "int32"))
+        generator.append_tokens(np.array(rows, "int32"))
     while not generator.is_done():
         generator.generate_next_token()
     answers = [generator.get_sequence(i)[width:].tolist() for i in range(len(parts[0]))]
