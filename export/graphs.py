@@ -198,12 +198,10 @@ def first_step_graph(model: TaskModel) -> Graph:
 
 def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
     """[B, S, D] -> [B, K, D]: all states if `keep` is 0 (K = S), else each row's last (K = 1)."""
-    batch, length = tf.shape(states)[0], tf.shape(states)[1]
-    everything = tf.cast(tf.equal(keep, 0), "int32")
-    steps = tf.range(everything * length + (1 - everything))
-    index = steps[None, :] * everything + span.last[:, None] * (1 - everything)  # (B, K)
-    rows = tf.reshape(states, [-1, states.shape[-1]])
-    return tf.gather(rows, index + tf.range(batch)[:, None] * length)
+    one = tf.cast(tf.minimum(keep, 1), "int32")  # integers in arithmetic: runtimes select floats
+    steps = tf.range(tf.maximum(span.length * (1 - one), 1))
+    index = tf.expand_dims(steps, 0) + tf.expand_dims(span.last * one, 1)  # (B, K)
+    return tf.gather(states, index, batch_dims=1)
 
 
 def onnx_graphs(model: TaskModel, cache: CacheLayout) -> list[Graph]:

@@ -143,7 +143,9 @@ class ClassifierHead(keras.layers.Layer):
                 child.build((None, None, self.config.output_dim))
 
     def call(self, states: Any, attention_mask: Any = None, training: bool | None = None) -> Any:
-        x = states if self.pooling is None else pool(states, attention_mask, self.pooling)
+        x = states
+        if self.pooling is not None:  # sums over a text need more digits than half precisions have
+            x = pool(kops.cast(x, "float32"), attention_mask, self.pooling)
         if self.dense is not None:
             x = self.activation(self.dense(x))
         if self.norm is not None:
