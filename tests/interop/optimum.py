@@ -92,7 +92,7 @@ def check(case: Case, checkpoint: Path, out: Path) -> Found:
     model = getattr(optimum.onnxruntime, f"ORTModelFor{name}").from_pretrained(out)
     if case.task in ("text-generation", "text2text-generation"):
         return _generated(case, model, reference.eval())
-    feeds = _batch(reference.config.vocab_size, reference.config.pad_token_id or 0, left=False)
+    feeds = batch(reference.config.vocab_size, reference.config.pad_token_id or 0, left=False)
     with torch.no_grad():
         expected, found = reference.eval()(**feeds), model(**feeds)
     gaps = []
@@ -105,7 +105,7 @@ def check(case: Case, checkpoint: Path, out: Path) -> Found:
     return Found(difference=max(gaps), tolerance=TOLERANCE)
 
 
-def _batch(vocab_size: int, pad: int, left: bool) -> dict[str, Any]:
+def batch(vocab_size: int, pad: int, left: bool) -> dict[str, Any]:
     """Rows of `LENGTHS`, padded on one side."""
     import torch
 
@@ -130,13 +130,13 @@ def _generated(case: Case, model: Any, reference: Any) -> Found:
     decoder = case.task == "text-generation"
     config = reference.config
     pad = config.pad_token_id if config.pad_token_id is not None else 0
-    batch = _batch(config.vocab_size, pad, left=decoder)
+    several = batch(config.vocab_size, pad, left=decoder)
     longest = int(np.argmax(LENGTHS))
-    alone = {key: value[longest : longest + 1] for key, value in batch.items()}
+    alone = {key: value[longest : longest + 1] for key, value in several.items()}
     total = equal = 0
     problems = []
     for beams in (1, 2):
-        for rows, feeds in (("batch", batch), ("one row", alone)):
+        for rows, feeds in (("batch", several), ("one row", alone)):
             settings = {
                 "max_new_tokens": NEW_TOKENS,
                 "num_beams": beams,

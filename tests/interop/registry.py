@@ -20,6 +20,7 @@ CLIENTS = {
     "onnxruntime-genai": "tests.interop.genai",
     "optimum": "tests.interop.optimum",
     "sentence-transformers": "tests.interop.sentences",
+    "triton": "tests.interop.triton",
 }
 """Name of each client -> its module."""
 
