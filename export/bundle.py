@@ -1,8 +1,9 @@
 """`to_onnx`: a Keras model becomes a bundle that `serve` answers from, verified first."""
 
-import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 
 from export.errors import ExportError
+from export.facts import created_with, generation_spec, tokenizer_spec
 from export.graphs import KEEP, Graph, onnx_graphs
 from export.layouts import optimum
 from export.layouts.genai import GENAI_FILE, genai_config
@@ -17,19 +19,21 @@ from export.layouts.optimum import Placed
 from export.lowering import TARGETS
 from export.models import prepared, tokenizer_of
 from export.onnx import WEIGHTS_FILE, Converted, WeightsFile, convert, write_graph
+from export.precision import Form
+from export.quantization.budget import Budget, Trial
+from export.quantization.rewriting import Ranges, quantized
+from export.quantization.settings import Quantization
 from export.reference import REFERENCE_FILE, reference_values, save_reference
 from export.staging import staged
 from export.verify import replay_bundle
 from serve.integrity import FileSpec
 from serve.manifest import (
+    PREFILL,
     CacheSpec,
-    GenerationSpec,
     GraphSpec,
     Manifest,
     TensorSpec,
-    TokenizerSpec,
 )
-from zoo import __version__
 from zoo.backbones.config import config_to_mapping
 from zoo.layers.span import CacheLayout
 from zoo.tasks import TaskModel
@@ -47,6 +51,9 @@ def to_onnx(
     out: str | os.PathLike[str],
     *,
     target: str = "onnxruntime",
+    precision: str | Quantization = "float32",
+    data: Sequence[dict[str, Any]] | None = None,
+    budget: Budget | None = None,
     layout: str = "bundle",
     tokenizer: Any = None,
     name: str | None = None,
@@ -64,6 +71,10 @@ def to_onnx(
         out: The folder to make.
         target: "onnxruntime" (fused operators, caches in place) or "portable" (standard operators
             only).
+        precision: One of `PRECISIONS`, or a `Quantization` for a choice in detail.
+        data: Examples as in `zoo.data`: what "int8-static" is calibrated on, and what a budget is
+            measured on.
+        budget: How much a quantised bundle may lose; layers are left in float32 until it holds.
         layout: "bundle", or "optimum": the same with the files that Optimum and
             sentence-transformers look for; generating models then need target "portable".
         tokenizer: A `zoo.text.Tokenizer`; by default the model's own.
@@ -79,8 +90,8 @@ def to_onnx(
         The bundle's manifest.
 
     Raises:
-        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then
-            untouched.
+        ExportError: The export cannot be made, its values are not those of Keras, or it loses more
+            than the budget; `out` is then untouched.
     """
     if target not in TARGETS:
         raise ExportError(f"target = {target!r}: expected one of {sorted(TARGETS)}")
@@ -91,48 +102,134 @@ def to_onnx(
     if max_new_tokens < 1:
         raise ExportError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
     say = progress or (lambda text: None)
-    model = prepared(model)
-    tokenizer = tokenizer_of(model, tokenizer)
-    places, weights_name = _places(model, target, layout)
+    form = Form.of(precision)
+    form.check(prepared(model), target, data, budget)
+    bundle = _Bundle(
+        model,
+        tokenizer,
+        form=form,
+        target=target,
+        layout=layout,
+        opset=opset,
+        name=name or Path(out).name,
+        max_new_tokens=max_new_tokens,
+        source=source or {},
+        say=say,
+    )
     with staged(out, overwrite) as folder:
+        settings, facts = form.quantization, None
+        if settings is not None:
+            trial = Trial(bundle, settings, data, folder / ".trials", say)
+            settings, facts = trial.settle(budget)
+        bundle.write(settings, folder, facts=facts)
+        if verify:
+            bundle.verify(folder)
+    return Manifest.load(Path(out), check="size")
+
+
+class _Bundle:
+    """What is written, as often as a quantisation is tried: the conversion is made once."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        form: "Form",
+        target: str,
+        layout: str,
+        opset: int,
+        name: str,
+        max_new_tokens: int,
+        source: dict[str, Any],
+        say: Progress,
+    ) -> None:
+        self.reference_model = prepared(model)
+        self.model = prepared(model, form.computed)
+        self.tokenizer = tokenizer_of(self.model, tokenizer)
+        self.form, self.target, self.layout, self.opset = form, target, layout, opset
+        self.name, self.max_new_tokens, self.source, self.say = name, max_new_tokens, source, say
+        self.places, self.weights_name = _places(self.model, target, layout)
+        self.ranges: Ranges | None = None
+
+    @cached_property
+    def converted(self) -> list[tuple[Placed, Converted]]:
+        """Each graph, in float or half precision."""
+        found = []
+        for place in self.places:
+            self.say(f"converting {place.graph.name}")
+            converted = convert(self.model, place.graph, self.target, self.opset)
+            found.append((place, place.declared(self.form.stored(converted))))
+        return found
+
+    def quantizable(self) -> list[Converted]:
+        """The graphs that answer."""
+        return [converted for place, converted in self.converted if place.served]
+
+    def _graphs(self, settings: Quantization | None) -> Iterator[tuple[Placed, Converted]]:
+        for place, converted in self.converted:
+            if settings is None:
+                yield place, converted
+                continue
+            self.say(f"quantising {place.graph.name}")
+            yield place, quantized(converted, settings, self.target, self.ranges)
+            if settings.reads_apart and self.model.architecture == "decoder":
+                graph = replace(converted.graph, name=PREFILL)
+                reading = replace(converted, graph=graph)
+                apart = replace(place, graph=graph, file=f"{PREFILL}.onnx")
+                yield apart, quantized(reading, settings, self.target, self.ranges)
+
+    def write(
+        self,
+        settings: Quantization | None,
+        folder: Path,
+        facts: dict[str, Any] | None = None,
+    ) -> Manifest:
+        """Writes the bundle into `folder`, in float where there are no settings."""
         graphs = {}
-        with WeightsFile(folder, weights_name) as weights:
-            for place in places:
-                say(f"converting {place.graph.name}")
-                converted = place.declared(convert(model, place.graph, target, opset))
-                say(f"writing {place.graph.name}")
+        places = []
+        with WeightsFile(folder, self.weights_name) as weights:
+            for place, converted in self._graphs(settings):
+                self.say(f"writing {place.graph.name}")
                 write_graph(converted, folder / place.file, weights)
+                places.append(place)
                 if place.served:
                     graphs[place.graph.name] = _graph_spec(converted, place.file)
         for place in places:
             _check(folder / place.file)
-        if tokenizer is not None:
-            tokenizer.save(folder)
-        _write_configs(model, folder, max_new_tokens, target, layout, graphs)
-        if verify:
-            say("computing reference values in Keras")
-            reference = reference_values(model, tokenizer)
-            save_reference(folder / REFERENCE_FILE, reference)
-            if layout == "optimum":
-                optimum.verify(places, folder, model, reference)
+        if self.tokenizer is not None:
+            self.tokenizer.save(folder)
+        _write_configs(self.model, folder, self.max_new_tokens, self.target, self.layout, graphs)
         manifest = _manifest(
-            model,
-            name or Path(out).name,
-            target=target,
-            opset=opset,
+            self.model,
+            self.name,
+            target=self.target,
+            precision=self.form.precision,
+            quantization=None if settings is None else {**settings.facts(), **(facts or {})},
+            opset=self.opset,
             graphs=graphs,
             files=_files(folder),
-            tokenizer=_tokenizer_spec(model, tokenizer),
-            generation=_generation(model, max_new_tokens),
-            source=source or {},
+            tokenizer=tokenizer_spec(self.model, self.tokenizer),
+            generation=generation_spec(self.model, self.max_new_tokens),
+            source=self.source,
         )
         manifest.save(folder)
-        if verify:
-            say("verifying through serve")
-            report = replay_bundle(folder)
-            manifest = manifest.model_copy(update={"verification": report})
-            manifest.save(folder)
-    return Manifest.load(Path(out), check="size")
+        return Manifest.load(folder, check="size")
+
+    def verify(self, folder: Path) -> None:
+        """Puts reference values beside the graphs, replays them, and says so in the manifest."""
+        self.say("computing reference values in Keras")
+        reference = reference_values(self.reference_model, self.tokenizer)
+        save_reference(folder / REFERENCE_FILE, reference)
+        if self.layout == "optimum":
+            optimum.verify(self.places, folder, self.model, reference)
+        manifest = Manifest.load(folder, check="size")
+        files = {**manifest.files, REFERENCE_FILE: FileSpec.of(folder / REFERENCE_FILE)}
+        manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+        manifest.save(folder)
+        self.say("verifying through serve")
+        report = replay_bundle(folder)
+        manifest.model_copy(update={"verification": report}).save(folder)
 
 
 def _places(model: TaskModel, target: str, layout: str) -> tuple[list[Placed], str]:
@@ -177,9 +274,6 @@ def _files(folder: Path) -> dict[str, FileSpec]:
 
 def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
     head = {**model.spec.defaults, **model.head_facts}
-    versions = {
-        package: _version(package) for package in ("tensorflow", "keras", "tf2onnx", "onnx")
-    }
     facts |= {"task": model.task, "architecture": model.architecture}
     return Manifest(
         name=name,
@@ -187,29 +281,8 @@ def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
         pooling=head.get("pooling"),
         normalize=head.get("normalize"),
         cache=_cache_spec(model, facts["target"]),
-        created_with={"keras-text-zoo": __version__, **versions},
+        created_with=created_with("tensorflow", "keras", "tf2onnx", "onnx"),
         **facts,
-    )
-
-
-def _version(package: str) -> str:
-    """The installed version; tensorflow may come as tensorflow-cpu."""
-    for name in (package, f"{package}-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
-
-
-def _tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
-    if tokenizer is None:
-        return None
-    longest = model.config.max_length
-    return TokenizerSpec(
-        pad_token_id=model.config.pad_token_id,
-        max_length=min(longest, getattr(tokenizer, "model_max_length", None) or longest),
-        mask_token_id=tokenizer.mask_token_id,
     )
 
 
@@ -222,23 +295,8 @@ def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
         num_layers=len(decoder.layers),
         num_kv_heads=decoder.config.num_kv_heads,
         head_dim=decoder.config.head_dim,
+        dtype=model.compute_dtype,
         max_length=decoder.length,
-    )
-
-
-def _generation(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
-    if not model.generates:
-        return None
-    config: Any = model.config
-    decoder: Any = model.decoder
-    return GenerationSpec(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=[
-            token for token in (config.eos_token_id, *config.stop_token_ids) if token is not None
-        ],
-        pad_token_id=config.pad_token_id,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-        max_new_tokens=min(max_new_tokens, decoder.length),
     )
 
 
@@ -251,7 +309,7 @@ def _write_configs(
     graphs: dict[str, GraphSpec],
 ) -> None:
     """config.json, generation_config.json and genai_config.json, which others' tools look for."""
-    cache, generation = _cache_spec(model, target), _generation(model, max_new_tokens)
+    cache, generation = _cache_spec(model, target), generation_spec(model, max_new_tokens)
     if layout == "optimum":
         optimum.write_configs(model, folder, max_new_tokens)
     else:

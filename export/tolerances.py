@@ -12,6 +12,26 @@ TOLERANCES = {
 }
 """Absolute, for outputs of the order of 1 to 10."""
 
+HALF_TOLERANCES = {
+    "float16": 1e-2,  # measured 3e-3
+    "bfloat16": 4e-2,  # measured 1.2e-2
+}
+"""ONNX in half precision against float32: root mean square of the difference over that of the
+values. Ten times that for mixtures of experts: rounding may choose another of two that are as good
+(measured 2.4e-2 and 2.6e-1).
+"""
+
+QUANTIZED_TOLERANCES = {
+    "int8": 0.1,
+    "int8-static": 0.2,
+    "int8-weights": 0.1,
+    "int4": 0.5,
+    "int8-int4": 0.5,
+}
+"""Root mean square of the difference over that of the values: what says that a quantised graph
+computes the same function. How much is lost on a task is measured apart, on data.
+"""
+
 LITERT_TOLERANCES = {
     "float32": ("largest", 2e-4),  # measured 8.1e-6
     "float16": ("relative", 5e-2),  # measured 2.6e-3; 1.1e-2 where scores are not scaled

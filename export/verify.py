@@ -7,8 +7,9 @@ from typing import Any
 
 from export.errors import VerificationError
 from export.models import prepared, tokenizer_of
+from export.quantization.agreement import Agreement
 from export.reference import reference_values
-from export.tolerances import TOLERANCES
+from export.tolerances import HALF_TOLERANCES, QUANTIZED_TOLERANCES, TOLERANCES
 from serve.errors import ServeError
 from serve.manifest import Manifest
 from serve.selfcheck import replay
@@ -25,7 +26,10 @@ def replay_bundle(folder: str | Path) -> dict[str, Any]:
     try:
         manifest = Manifest.load(folder, check="size")
         _check_names(manifest)
-        report = replay(manifest, tolerance=_tolerance(manifest))
+        agreement = Agreement()
+        report = replay(manifest, **_allowed(manifest), observe=agreement)
+        if manifest.quantization is not None:
+            report["agreement"] = agreement.figures()
     except ServeError as error:
         raise VerificationError(f"the exported bundle is not right: {error}") from error
     report.pop("seconds")  # a bundle is the same bytes whenever it is made
@@ -43,13 +47,21 @@ def compare_bundle(model: Any, folder: str | Path, seed: int = 1) -> dict[str, A
     try:
         manifest = Manifest.load(folder, check="size")
         reference = reference_values(model, tokenizer_of(model, None), seed)
-        return replay(manifest, tolerance=_tolerance(manifest), reference=reference)
+        return replay(manifest, **_allowed(manifest), reference=reference)
     except ServeError as error:
         raise VerificationError(f"the bundle does not agree with the model: {error}") from error
 
 
-def _tolerance(manifest: Manifest) -> float:
-    return TOLERANCES[manifest.precision]
+def _allowed(manifest: Manifest) -> dict[str, Any]:
+    """How a bundle's values are measured, and how far off they may be."""
+    if manifest.quantization is not None:
+        tolerance = QUANTIZED_TOLERANCES[manifest.precision]
+        return {"measure": "relative", "tolerance": tolerance}
+    if manifest.precision in HALF_TOLERANCES:
+        mixture = any("Loop" in graph.operators for graph in manifest.graphs.values())
+        tolerance = HALF_TOLERANCES[manifest.precision] * (10 if mixture else 1)
+        return {"measure": "relative", "tolerance": tolerance}
+    return {"measure": "largest", "tolerance": TOLERANCES[manifest.precision]}
 
 
 def _check_names(manifest: Manifest) -> None:

@@ -31,6 +31,7 @@ class Decoding(ABC):
         capacity: Positions needed in all, as far as known.
         constants: What is fed unchanged to every run, by input name: for an encoder-decoder the
             encoder's mask and the cross-attention keys and values. Axis 0 is the batch.
+        reader: The graph that reads prompts, where it is another one.
 
     Attributes:
         lengths: Valid positions per row, [batch].
@@ -43,13 +44,15 @@ class Decoding(ABC):
         batch: int,
         capacity: int,
         constants: Mapping[str, OrtValue] | None = None,
+        reader: Session | None = None,
     ) -> None:
         self.session = session
+        self.reader = reader or session
         self.limit = spec.max_length
         self.capacity = min(self.limit, capacity)
         self.lengths = np.zeros(batch, np.int64)
         self._constants = dict(constants or {})
-        self._binding = session.runtime.io_binding()
+        self._binding = self.reader.runtime.io_binding()
         self._shapes = _cache_shapes(session, spec)
         keeps = "logits_to_keep"
         self._keeps = keeps in session.overridable or keeps in session.inputs
@@ -151,8 +154,8 @@ class Decoding(ABC):
             name: self._value(value.numpy()[rows]) for name, value in self._constants.items()
         }
 
-    def _run(self) -> None:
-        run_bound(self.session, self._binding, f"lengths {self.lengths[:8].tolist()}")
+    def _run(self, session: Session | None = None) -> None:
+        run_bound(session or self.session, self._binding, f"lengths {self.lengths[:8].tolist()}")
 
 
 def first_capacity(prompt: int, room: int, limit: int) -> int:

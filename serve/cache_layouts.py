@@ -39,8 +39,11 @@ class BufferDecoding(Decoding):
         self._bind_keep(every)
         self._binding.bind_cpu_input("input_ids", ids)
         self._binding.bind_cpu_input("attention_mask", self._mask())
-        self._run()
+        self._run(self.reader)
         logits = self._binding.get_outputs()[0].numpy()
+        if self.reader is not self.session:
+            self._rebind(logits.shape[-1], logits.dtype)
+            return logits
         if every:
             self._bind_keep(False)
         self._bind_step(logits.shape[-1], logits.dtype)

@@ -15,7 +15,7 @@ from serve.cache import Decoding, first_capacity
 from serve.cache_layouts import LAYOUTS
 from serve.errors import BundleError, InputError
 from serve.integrity import Check
-from serve.manifest import CacheSpec, GenerationSpec, Manifest
+from serve.manifest import PREFILL, CacheSpec, GenerationSpec, Manifest
 from serve.sampling import GenerationSettings, Sampler
 from serve.session import Session, SessionOptions, run_bound
 
@@ -53,6 +53,9 @@ class Generator:
             self.encoder = Session(manifest.path(manifest.graphs["encoder"].file), options)
             name = "decoder"
         self.decoder = Session(manifest.path(manifest.graphs[name].file), options)
+        self.reader = self.decoder  # what reads prompts
+        if PREFILL in manifest.graphs:
+            self.reader = Session(manifest.path(manifest.graphs[PREFILL].file), options)
 
     @property
     def max_length(self) -> int:
@@ -126,7 +129,7 @@ class Generator:
         ids, lengths = pad(prompts, self.defaults.pad_token_id)
         capacity = first_capacity(ids.shape[1], room, self.max_length)
         layout = LAYOUTS[self.cache.layout]
-        decoding = layout(self.decoder, self.cache, len(prompts), capacity, constants)
+        decoding = layout(self.decoder, self.cache, len(prompts), capacity, constants, self.reader)
         return decoding, decoding.prefill(ids, lengths, every)
 
     def encode(self, input_ids: Sequence[Sequence[int]]) -> dict[str, OrtValue]:

@@ -30,6 +30,8 @@ GRAPH_NAMES: dict[str, tuple[str, ...]] = {
     "decoder": ("model",),
     "encoder-decoder": ("encoder", "decoder"),
 }
+PREFILL = "prefill"
+"""A decoder may have a second graph, which reads prompts; both work on the same cache."""
 
 
 class Part(BaseModel):
@@ -125,7 +127,8 @@ class Manifest(Part):
     def _consistent(self) -> Manifest:
         generates = self.task in ("text-generation", "text2text-generation")
         expected = GRAPH_NAMES[self.architecture] if generates else ("model",)
-        if set(self.graphs) != set(expected):
+        optional = {PREFILL} if generates and self.architecture == "decoder" else set()
+        if set(self.graphs) - optional != set(expected):
             raise ValueError(
                 f"an {self.architecture} bundle has the graphs {list(expected)}, "
                 f"not {sorted(self.graphs)}"
@@ -136,6 +139,8 @@ class Manifest(Part):
         unlisted = sorted(set(needed) - set(self.files))
         if unlisted:
             raise ValueError(f"used but not listed under 'files': {unlisted}")
+        if PREFILL in self.graphs and self.cache is not None and self.cache.layout != "buffer":
+            raise ValueError("a graph 'prefill' needs a cache of layout 'buffer'")
         if generates:
             missing = [name for name in ("cache", "generation") if getattr(self, name) is None]
             if missing:

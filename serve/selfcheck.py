@@ -14,7 +14,7 @@ import json
 import time
 import zipfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from serve.tokenizer import TextTokenizer
 REFERENCE = "verification.npz"
 TOLERANCE = 1e-3
 
+Observer = Callable[[str, np.ndarray, np.ndarray], None]
+"""Is shown each output's name with what was found and what was expected."""
+
 Case = dict[
     str, dict[str, dict[str, np.ndarray]]
 ]  # graph -> "inputs" | "outputs" -> name -> values
@@ -41,20 +44,24 @@ def replay(
     tolerance: float | None = None,
     check: Check = True,
     reference: Mapping[str, np.ndarray] | None = None,
+    measure: str | None = None,
+    observe: Observer | None = None,
 ) -> dict[str, Any]:
     """Run every case of the bundle's reference values and compare.
 
     Args:
         bundle: The bundle.
         options: How to run the graphs.
-        tolerance: Largest absolute difference allowed; by default the manifest's own
+        tolerance: Largest difference allowed; by default the manifest's own
             (`verification.tolerance`), else 1e-3.
         check: As for `Manifest.load`.
         reference: Other reference values, in the form of `verification.npz`.
+        measure: A name in `MEASURES`; by default the manifest's own, else "largest".
+        observe: Sees every comparison.
 
     Returns:
-        `cases`: largest absolute difference by case, graph and output; `largest` of all;
-        `tolerance`; `tokenizer_texts`: how many texts gave the same ids; `seconds`;
+        `cases`: difference by case, graph and output; `largest` of all; `measure`; `tolerance`;
+        `tokenizer_texts`: how many texts gave the same ids; `seconds`;
         `has_reference`: False where the bundle carries no reference values.
 
     Raises:
@@ -63,6 +70,8 @@ def replay(
     manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle, check)
     if tolerance is None:
         tolerance = float(manifest.verification.get("tolerance", TOLERANCE))
+    measure = measure or str(manifest.verification.get("measure", "largest"))
+    compare = _comparer(measure, observe)
     started = time.perf_counter()
     cases, texts = _sort(_read(manifest) if reference is None else reference)
     differences: dict[str, dict[str, dict[str, float]]] = {}
@@ -79,7 +88,7 @@ def replay(
         for graph, parts in case.items():
             if graph == "sequence":
                 assert generator is not None
-                differences[name][graph] = _check_sequence(generator, parts[""])
+                differences[name][graph] = _check_sequence(generator, parts[""], compare)
                 continue
             if graph not in manifest.graphs:
                 raise BundleError(
@@ -92,13 +101,14 @@ def replay(
             found = sessions[graph].run(parts["inputs"], list(expected))
             mask = parts["inputs"].get("attention_mask")
             differences[name][graph] = {
-                output: difference(_at_tokens(found[output], mask), _at_tokens(value, mask))
+                output: compare(output, _at_tokens(found[output], mask), _at_tokens(value, mask))
                 for output, value in expected.items()
             }
     report = {
         "has_reference": bool(cases or texts),
         "cases": differences,
         "largest": _largest(differences),
+        "measure": measure,
         "tolerance": tolerance,
         "tokenizer_texts": count,
         "seconds": time.perf_counter() - started,
@@ -118,6 +128,37 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
         gaps = np.where(found == expected, 0.0, np.abs(found - expected))
     largest = float(gaps.max())
     return largest if np.isfinite(largest) else float("inf")
+
+
+def relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square of the difference over that of what was expected."""
+    largest = difference(found, expected)
+    if not np.isfinite(largest) or largest == 0:
+        return largest
+    gaps = found.astype(np.float64) - expected.astype(np.float64)
+    size = float(np.sqrt(np.mean(np.square(expected.astype(np.float64)))))
+    return float(np.sqrt(np.mean(np.square(gaps)))) / max(size, 1e-12)
+
+
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "largest": difference,
+    "relative": relative_difference,
+}
+"""How differences are measured: absolutely, and, where weights are quantised, as a share."""
+
+
+def _comparer(
+    measure: str, observe: Observer | None
+) -> Callable[[str, np.ndarray, np.ndarray], float]:
+    if measure not in MEASURES:
+        raise BundleError(f"measure {measure!r} is not known: expected one of {sorted(MEASURES)}")
+
+    def compare(name: str, found: np.ndarray, expected: np.ndarray) -> float:
+        if observe is not None:
+            observe(name, found, expected)
+        return MEASURES[measure](found, expected)
+
+    return compare
 
 
 def _at_tokens(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -205,7 +246,11 @@ def _check_tokenizer(manifest: Manifest, texts: Mapping[str, Any]) -> int:
     return len(texts["texts"])
 
 
-def _check_sequence(generator: Generator, case: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _check_sequence(
+    generator: Generator,
+    case: Mapping[str, np.ndarray],
+    compare: Callable[[str, np.ndarray, np.ndarray], float],
+) -> dict[str, float]:
     """Prefill about half of each row and step through the rest: logits of a full pass."""
     needed = {"input_ids", "attention_mask", "logits"}
     if generator.encoder:
@@ -224,7 +269,7 @@ def _check_sequence(generator: Generator, case: Mapping[str, np.ndarray]) -> dic
     prompts = [row[:size] for row, size in zip(rows, at, strict=True)]
     decoding, logits = generator.start(inputs, prompts, room)
     line = np.arange(len(rows))
-    gaps = {"prefill": difference(logits, expected[line, at - 1])}
+    gaps = {"prefill": compare("logits", logits, expected[line, at - 1])}
     steps = [0.0]
     while (active := at < lengths).any():
         tokens = np.array(
@@ -232,6 +277,7 @@ def _check_sequence(generator: Generator, case: Mapping[str, np.ndarray]) -> dic
         )
         logits = decoding.step(tokens, active)
         at = at + active
-        steps.append(difference(logits[active], expected[line[active], at[active] - 1]))
+        right = expected[line[active], at[active] - 1]
+        steps.append(compare("logits", logits[active], right))
     gaps["steps"] = max(steps)
     return gaps
