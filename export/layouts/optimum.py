@@ -171,7 +171,8 @@ def write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
         ) from error
     generation = configs.get("generation_config.json")
     if generation is not None and "max_length" not in generation:
-        generation.setdefault("max_new_tokens", max_new_tokens)
+        decoder: Any = model.decoder
+        generation.setdefault("max_new_tokens", min(max_new_tokens, decoder.length))
     for name, values in configs.items():
         write_json(folder / name, values)
     name_inputs(model, folder)
