@@ -9,6 +9,8 @@ from export.errors import ExportError, VerificationError
 
 if TYPE_CHECKING:
     from export.bundle import to_onnx
+    from export.layouts.tf_serving import to_tf_serving
+    from export.layouts.triton import to_triton
     from export.litert import to_litert
     from export.saved_model import to_saved_model
     from export.verify import compare_bundle
@@ -20,6 +22,8 @@ __all__ = [
     "to_litert",
     "to_onnx",
     "to_saved_model",
+    "to_tf_serving",
+    "to_triton",
 ]
 
 _HOMES = {
@@ -27,6 +31,8 @@ _HOMES = {
     "to_litert": "export.litert",
     "to_onnx": "export.bundle",
     "to_saved_model": "export.saved_model",
+    "to_tf_serving": "export.layouts.tf_serving",
+    "to_triton": "export.layouts.triton",
 }
 
 
