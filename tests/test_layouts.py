@@ -349,3 +349,17 @@ def test_the_manifest_of_a_version_is_a_bundle(tmp_path):
     model = with_tokenizer(model_of("bert", BERT, "fill-mask"))
     to_triton(model, tmp_path / "models" / "masks", verify=False)
     assert Manifest.load(tmp_path / "models" / "masks" / "1", check="full").task == "fill-mask"
+
+
+@pytest.mark.parametrize("server", ["TensorFlow Serving", "Triton"])
+def test_the_page_exports_for_servers(server, tmp_path, monkeypatch):
+    """Of docs/layouts.md; its clients' lines run in `make interop`."""
+    page = (Path(__file__).parent.parent / "docs" / "layouts.md").read_text(encoding="utf-8")
+    section = page.split(f"\n## {server}\n")[1]
+    code = section.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    given = model_of("bert", BERT, "text-classification", labels=["bad", "good"])
+    with_tokenizer(given).save_pretrained("checkpoints/reviews", model_type="bert")
+    exec(compile(code, "docs/layouts.md", "exec"), {})
+    made = {"TensorFlow Serving": "serving/reviews/1/saved_model.pb"}
+    assert Path(made.get(server, "models/reviews/1/tokenizer.json")).is_file()

@@ -21,6 +21,7 @@ CLIENTS = {
     "optimum": "tests.interop.optimum",
     "sentence-transformers": "tests.interop.sentences",
     "triton": "tests.interop.triton",
+    "docs": "tests.interop.document",
 }
 """Name of each client -> its module."""
 

@@ -41,9 +41,9 @@ def cases() -> list[Case]:
     ]
 
 
-def write_folder(case: Case, folder: Path, width: int) -> None:
+def write_folder(folder: Path, width: int, pooling: str = "mean", normalize: bool = True) -> None:
     """The files of sentence-transformers beside a checkpoint, as its own folders have them."""
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if case.settings["normalize"] else [])]
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     modules = [
         {
             "idx": i,
@@ -54,11 +54,11 @@ def write_folder(case: Case, folder: Path, width: int) -> None:
         for i, kind in enumerate(kinds)
     ]
     modes = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
-    pooling: dict[str, Any] = {"word_embedding_dimension": width}
-    pooling |= {f"pooling_mode_{m}": k == case.settings["pooling"] for k, m in modes.items()}
+    chosen: dict[str, Any] = {"word_embedding_dimension": width}
+    chosen |= {f"pooling_mode_{m}": k == pooling for k, m in modes.items()}
     files = {
         "modules.json": modules,
-        "1_Pooling/config.json": pooling,
+        "1_Pooling/config.json": chosen,
         "sentence_bert_config.json": {"max_seq_length": LONGEST, "do_lower_case": False},
     }
     for name, values in files.items():
@@ -74,18 +74,21 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
     tokenizer = zoo.Tokenizer.train("wordpiece", list(TEXTS), vocab_size=90)
     tokenizer.save(checkpoint)
     if case.family != "bert":  # the others know no segments
-        _without_segments(checkpoint / "tokenizer_config.json")
+        without_segments(checkpoint)
     width = json.loads((checkpoint / "config.json").read_text()).get("hidden_size", 36)
-    write_folder(case, checkpoint, width)
+    write_folder(checkpoint, width, **case.settings)
     model = zoo.from_pretrained(checkpoint, task=case.task)
     to_onnx(model, out, target="portable", layout="optimum")
     vectors = [answer.values for answer in serve.load(out)(list(TEXTS))]
     (out.parent / SERVED).write_text(json.dumps(np.asarray(vectors).tolist()))
 
 
-def _without_segments(path: Path) -> None:
+def without_segments(folder: Path) -> None:
+    """Takes segments from what the folder's tokenizer makes."""
+    path = folder / "tokenizer_config.json"
     values = json.loads(path.read_text())
-    values["model_input_names"].remove("token_type_ids")
+    names = values["model_input_names"]
+    values["model_input_names"] = [name for name in names if name != "token_type_ids"]
     path.write_text(json.dumps(values))
 
 
