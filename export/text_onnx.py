@@ -149,7 +149,9 @@ def _pooled(model: TaskModel, pooling: str, normalize: bool) -> Graph:
     if model.task != "feature-extraction":
         return graph
     head = EmbeddingHead(pooling=pooling, normalize=normalize)
-    output = Tensor("sentence_embedding", "float32", (BATCH, model.config.output_dim))
+    output = Tensor(
+        "sentence_embedding", "float32", (BATCH, model.config.output_dim or model.config.hidden_dim)
+    )
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
         states = graph.call(feeds)["last_hidden_state"]
@@ -246,6 +248,7 @@ def session(model: bytes | str | os.PathLike[str]) -> onnxruntime.InferenceSessi
 
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(get_library_path())
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else os.fspath(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 

@@ -45,7 +45,6 @@ def read(graph: Wires, texts: Wire) -> Elements:
     nul = graph.op(
         "LabelEncoder", parts, domain=ML, keys_strings=["\0"], values_int64s=[1], default_int64=0
     )
-    no = [False]
     bytes_, mask = graph.ops(
         "GPT2Tokenizer", parts, outputs=2, domain=CONTRIB, vocab=_BYTES, merges="#version: 0.2\n"
     )

@@ -9,7 +9,12 @@ from export.text_graph.tables import codes
 
 _MORE = (
     *("", " ", "\n", "\t \r\n", "\0", "a\0b", "\ufeff", "\u200d", "\ufffd", "\u0301", "e\u0301"),
-    *("don't we'll I'd 'tis ''s they've 're", "it's 5's !'s \n's x'", "a  b   c \n\n d \t", "...!?"),
+    *(
+        "don't we'll I'd 'tis ''s they've 're",
+        "it's 5's !'s \n's x'",
+        "a  b   c \n\n d \t",
+        "...!?",
+    ),
     *("한국어 한국", "Tiếng Việt tiếng", "ﬁne ½ ① ㍿ ｶﾞ ﷺ", "ΣΑΣ İstanbul ıI ß ẞ", "שָׁלוֹם مُحَمَّد"),
     *("க்ஷ கொ ਟ੍ਰਿ ੴ", "ភាសាខ្មែរ မြန်မာ", "🇩🇪 👍🏽 👩\u200d👧 ™\ufe0f", "1,234.5 x_y a-b (c) $5 50%"),
     *("a" * 300, "日本語" * 60, "!" * 70, "ab " * 200, "\u302e\U0001d165\u0300\u05b0\u093c"),

@@ -9,7 +9,9 @@ from onnx import TensorProto
 from export.errors import ExportError
 from export.text_graph.added import piece_ends, reached
 from export.text_graph.normalizers import ADVICE
+from export.text_graph.spelling import spelt
 from export.text_graph.tables import CHARACTERS, TOKEN, KeyTable, Trie, look_up
+from export.text_graph.unigram import best_cut
 from export.text_graph.wires import Wire, Wires
 from export.text_graph.words import Words
 from zoo.text.training import byte_characters
@@ -102,7 +104,7 @@ def byte_pairs(graph: Wires, words: Words, facts: Mapping[str, Any]) -> tuple[Wi
     merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in facts["merges"]]
     ranks = {vocab[a] * wide + vocab[b]: rank for rank, (a, b) in enumerate(merges)}
     results = np.array([vocab[a + b] for a, b in merges] + [0], np.int64)
-    values, elements = _spelt(graph, words)
+    values, elements = spelt(graph, words.elements.codes)
     singles = np.array([vocab[text] for text in byte_characters()], np.int64)
     token = values >= TOKEN
     single = graph.take(singles, graph.op("Min", values, 255))
@@ -114,20 +116,6 @@ def byte_pairs(graph: Wires, words: Words, facts: Mapping[str, Any]) -> tuple[Wi
         amount = graph.total(graph.cast(~graph.before(words.words, -1).equals(words.words)))
         ids, texts = _merged(graph, (ids, numbers, texts), table, results, wide, amount)
     return ids, texts
-
-
-def _spelt(graph: Wires, words: Words) -> tuple[Wire, Wire]:
-    """UTF-8 written: bytes (and tokens) [M] and the elements they come from."""
-    codes = words.elements.codes
-    more = [graph.cast(codes >= least) for least in (0x80, 0x800, 0x10000)]
-    token = graph.cast(codes >= TOKEN)
-    follow = (more[0] + more[1] + more[2]) * (1 - token)
-    source, nth = graph.repeats(follow + 1)
-    code, left = graph.take(codes, source), graph.take(follow, source) - nth
-    rest = code // graph.take(np.array([1, 64, 4096, 262144], np.int64), left)
-    begin = graph.take(np.array([0, 0xC0, 0xE0, 0xF0], np.int64), left)
-    first = graph.where(code >= TOKEN, code, rest + begin)
-    return graph.where(nth > 0, rest % 64 + 0x80, first), source
 
 
 def _merged(
@@ -174,4 +162,9 @@ def word_level(graph: Wires, words: Words, facts: Mapping[str, Any]) -> tuple[Wi
     return graph.where(token, elements.codes - TOKEN, ids), elements.rows
 
 
-MODELS = {"BPE": byte_pairs, "WordPiece": word_piece, "WordLevel": word_level}
+MODELS = {
+    "BPE": byte_pairs,
+    "Unigram": best_cut,
+    "WordLevel": word_level,
+    "WordPiece": word_piece,
+}

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, normalizers
 
 from export.errors import ExportError
 from export.text_graph.characters import Elements
-from export.text_graph.tables import CHARACTERS, codes, look_up
+from export.text_graph.tables import CHARACTERS, TOKEN, codes, look_up
 from export.text_graph.wires import Wires
 
 Facts = Mapping[str, Any]
@@ -47,6 +47,9 @@ def stages(facts: Facts | None) -> list[Stage]:
                 found.append(compose)
         elif kind in BY_CHARACTER:
             table.append(step)
+        elif kind == "Prepend":
+            close()
+            found.append(_prefix(step["prepend"]))
         else:
             raise ExportError(
                 f"the tokenizer's normaliser {kind} has no exact twin in the graph; "
@@ -86,6 +89,22 @@ def _flat(facts: Facts | None) -> Iterator[Facts]:
                 f"in the graph: only single characters do. {ADVICE}"
             )
     yield facts
+
+
+def _prefix(text: str) -> Stage:
+    """A text before each piece that is not empty."""
+
+    def stage(graph: Wires, elements: Elements) -> Elements:
+        token = elements.codes >= TOKEN
+        first = ~graph.before(elements.pieces, -1).equals(elements.pieces) & ~token
+        source, nth = graph.repeats(graph.cast(first) * len(text) + 1)
+        added = graph.take(first, source) & (nth < len(text))
+        letters = graph.take([ord(letter) for letter in text], graph.op("Min", nth, len(text) - 1))
+        codes_ = graph.where(added, letters, graph.take(elements.codes, source))
+        rows, pieces = (graph.take(x, source) for x in (elements.rows, elements.pieces))
+        return Elements(codes_, rows, pieces)
+
+    return stage
 
 
 def backend_of(steps: list[Facts]) -> normalizers.Normalizer:
@@ -177,7 +196,7 @@ def classes() -> np.ndarray:
 def reorder(graph: Wires, elements: Elements) -> Elements:
     """Marks behind a character in their canonical order."""
     rank = look_up(graph, classes(), elements.codes)
-    starter = rank.equals(0)
+    starter = rank.equals(0) | ~graph.before(elements.pieces, -1).equals(elements.pieces)
     count = graph.size(rank)
     wide = int(classes().max()) + 1
     keys = graph.sums(graph.cast(starter)) * wide + rank

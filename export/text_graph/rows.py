@@ -72,17 +72,15 @@ def cut_lengths(graph: Wires, lengths: Sequence[Wire], room: int) -> list[Wire]:
     if len(lengths) == 1:
         return [graph.op("Min", lengths[0], room)]
     one, two = lengths
-    small, large = graph.op("Min", one, two), graph.op("Max", one, two)
+    small = graph.op("Min", one, two)
     # As the library does: the larger is cut down to the smaller, then both to halves.
-    rest = graph.op("Max", small, room - small)
-    large_kept = graph.where(small > room, small, rest)
-    both = small + large_kept > room
-    half = graph.where(both, room // 2, small)
-    other = graph.where(both, room // 2 + room % 2, large_kept)
-    fits = one + two <= room
-    swapped = one > two
-    first = graph.where(swapped, other, half)
-    second = graph.where(swapped, half, other)
+    large = graph.where(small > room, small, graph.op("Max", small, room - small))
+    both = small + large > room
+    small = graph.where(both, room // 2, small)
+    large = graph.where(both, room // 2 + room % 2, large)
+    fits, swapped = one + two <= room, one > two
+    first = graph.where(swapped, large, small)
+    second = graph.where(swapped, small, large)
     return [graph.where(fits, one, first), graph.where(fits, two, second)]
 
 

@@ -150,30 +150,51 @@ class Trie:
         following = self._table.look_up(graph, nodes * self._wide + letters)
         return following, graph.take(self._values, following)
 
-    def longest_at(
-        self, graph: Wires, letters: Wire, roots: Wire, room: Wire
-    ) -> tuple[Wire, Wire]:
-        """Lengths (0: none) and values of the longest entries at each element.
+    def all_at(self, graph: Wires, letters: Wire, roots: Wire, room: Wire) -> Wire:
+        """[K, N] values of the entries with k + 1 symbols that begin at each element, -1 for none;
+        K is that of the longest found, at least 1. Arguments as for `longest_at`.
+        """
+        count = graph.size(letters)
+
+        def body(g: Wires, turn: Wire, alive: Wire, nodes: Wire) -> tuple[Wire, list[Wire]]:
+            nodes, found = self.step(g, nodes, g.take(letters, alive + turn))
+            values = g.put(g.full(-1, count), alive, found)
+            alive, nodes, going = self._left(g, turn, alive, nodes, room)
+            return going, [alive, nodes, values]
+
+        kinds = [TensorProto.INT64] * 3
+        return graph.loop([graph.upto(count), roots], body, kinds)[2]
+
+    def longest_at(self, graph: Wires, letters: Wire, roots: Wire, room: Wire) -> tuple[Wire, Wire]:
+        """Lengths (0: none) and values (-1: none) of the longest entries at each element.
 
         Args:
             graph: Where to.
             letters: [N], see `letters`.
             roots: [N] where to begin.
-            room: [N] how many elements an entry may cover.
+            room: [N] how many elements an entry may cover, at least 1.
         """
-        padded = graph.join(letters, [0])
-        here = graph.upto(graph.size(letters))
-        last = graph.size(letters)
-        nothing = graph.full(0, graph.size(letters))
+        count = graph.size(letters)
 
-        def body(g: Wires, turn: Wire, nodes: Wire, length: Wire, value: Wire):
-            at = g.op("Min", g.wire(here) + turn, last)
-            letter = g.where(g.wire(room) > turn, g.take(padded, at), 0)
-            nodes, found = self.step(g, nodes, letter)
+        def body(
+            g: Wires, turn: Wire, alive: Wire, nodes: Wire, length: Wire, value: Wire
+        ) -> tuple[Wire, list[Wire]]:
+            nodes, found = self.step(g, nodes, g.take(letters, alive + turn))
             hit = found >= 0
-            going = g.op("ReduceMin", g.join(nodes, [self._dead]), keepdims=0) < self._dead
-            return going, [nodes, g.where(hit, turn + 1, length), g.where(hit, found, value)]
+            at = g.keep(alive, hit)
+            length = g.put(length, at, g.op("Expand", turn + 1, g.op("Shape", at)))
+            value = g.put(value, at, g.keep(found, hit))
+            alive, nodes, going = self._left(g, turn, alive, nodes, room)
+            return going, [alive, nodes, length, value]
 
-        kinds = [TensorProto.INT64] * 3
-        _, length, value = graph.loop([roots, nothing, nothing], body, kinds)
+        state = [graph.upto(count), roots, graph.full(0, count), graph.full(-1, count)]
+        _, _, length, value = graph.loop(state, body, [TensorProto.INT64] * 4)
         return length, value
+
+    def _left(
+        self, g: Wires, turn: Wire, alive: Wire, nodes: Wire, room: Wire
+    ) -> tuple[Wire, Wire, Wire]:
+        """Where entries may be longer still, and whether there is such a place."""
+        stays = (nodes < self._dead) & (g.take(room, alive) > turn + 1)
+        alive = g.keep(alive, stays)
+        return alive, g.keep(nodes, stays), g.op("Size", alive) > 0

@@ -51,5 +51,3 @@ def _tokens(graph: Wires, texts: Wire, tokenizer: Any, facts: Mapping[str, Any])
     elements = added.extract(graph, elements, normal, written)
     pre = facts["pre_tokenizer"]
     return models.tokens(graph, words.cut(graph, elements, pre), facts["model"])
-
-

@@ -107,14 +107,14 @@ class Wires:
     def strings(self, values: Sequence[str]) -> Wire:
         """A constant of strings."""
         name = self.shared.name("strings")
-        encoded = [value.encode("utf-8") for value in values]
+        encoded: Any = [value.encode("utf-8") for value in values]
         self.shared.initializers.append(
             helper.make_tensor(name, TensorProto.STRING, [len(values)], encoded)
         )
         return Wire(self, name)
 
     def wire(self, value: Value) -> Wire:
-        """`value` as a wire of this graph."""
+        """`value` as a wire of this graph, also one of the graph around it."""
         return Wire(self, value.name) if isinstance(value, Wire) else self.constant(value)
 
     def ops(

@@ -46,11 +46,65 @@ def cut(graph: Wires, elements: Elements, facts: Mapping[str, Any] | None) -> Wo
             elements = prefixed(graph, elements)
         found = _gpt2(graph, elements) if facts["use_regex"] else _whole(graph, elements)
         return replace(found, spelt=True)
-    if kind == "Split" and facts["pattern"] == {"Regex": r"[\s\S]"} and not facts["invert"]:
-        return Words(elements, graph.upto(graph.size(elements.codes)))
-    raise ExportError(
-        f"the tokenizer cuts words by {facts}, which has no exact twin in the graph. {ADVICE}"
-    )
+    steps = facts["pretokenizers"] if kind == "Sequence" else [facts]
+    starts = graph.op("Less", elements.codes, 0)
+    for step in steps:
+        if step["type"] == "Metaspace" and step["prepend_scheme"] == "never":
+            mark = ord(step["replacement"])
+            codes_ = graph.where(elements.codes.equals(ord(" ")), mark, elements.codes)
+            elements = replace(elements, codes=codes_)
+            starts = starts | elements.codes.equals(mark) if step["split"] else starts
+        elif pattern := _isolated(step):
+            starts = starts | _SPLITS[pattern](graph, elements)
+        else:
+            raise ExportError(
+                f"the tokenizer cuts words by {step}, which has no exact twin in the graph. "
+                f"{ADVICE}"
+            )
+    return numbered(graph, elements, starts)
+
+
+def _isolated(step: Mapping[str, Any]) -> str | None:
+    """The regular expression of a step that has a twin."""
+    if step["type"] != "Split" or step["behavior"] != "Isolated" or step["invert"]:
+        return None
+    pattern = step["pattern"].get("Regex")
+    return pattern if pattern in _SPLITS else None
+
+
+@cache
+def _runs() -> np.ndarray:
+    """Punctuation 1, numbers 2, others 0."""
+    values = np.zeros(CHARACTERS, np.int64)
+    for value, pattern in ((1, r"\p{P}"), (2, r"\p{N}")):
+        cutter = pre_tokenizers.Split(Regex(pattern), "removed")
+        for code, count in codes():
+            if not cutter.pre_tokenize_str(chr(code)):
+                values[code : code + count] = value
+    return values
+
+
+def _punctuation_runs(graph: Wires, elements: Elements) -> Wire:
+    found = look_up(graph, _runs(), elements.codes, -1)
+    return ~graph.before(found, -1).equals(found)
+
+
+def _marked_words(graph: Wires, elements: Elements) -> Wire:
+    """Words with the marks before them."""
+    mark = elements.codes.equals(ord(MARK))
+    return mark & ~graph.before(mark, False)
+
+
+def _every(graph: Wires, elements: Elements) -> Wire:
+    return elements.codes >= 0
+
+
+MARK = "\u2581"
+_SPLITS = {
+    r"[\s\S]": _every,
+    r"\p{P}+|\p{N}+": _punctuation_runs,
+    f"{MARK}*[^{MARK}]+|{MARK}+": _marked_words,
+}
 
 
 def numbered(graph: Wires, elements: Elements, starts: Wire) -> Words:
@@ -97,8 +151,7 @@ def _by_class(graph: Wires, elements: Elements, kind: str) -> Words:
     outside = graph.before(found, ALONE) > INSIDE
     starts = alone | outside
     stays = found < DROPPED
-    parts = numbered(graph, elements.kept(graph, stays), graph.keep(starts, stays))
-    return parts
+    return numbered(graph, elements.kept(graph, stays), graph.keep(starts, stays))
 
 
 LETTER, NUMBER, SPACE, OTHER, FOUND = 1, 2, 3, 4, 5
