@@ -358,7 +358,7 @@ def test_the_page_exports_for_servers(server, tmp_path, monkeypatch):
     section = page.split(f"\n## {server}\n")[1]
     code = section.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    given = model_of("bert", BERT, "text-classification", labels=["bad", "good"])
+    given = model_of("bert", BERT, "fill-mask")
     with_tokenizer(given).save_pretrained("checkpoints/reviews", model_type="bert")
     exec(compile(code, "docs/layouts.md", "exec"), {})
     made = {"TensorFlow Serving": "serving/reviews/1/saved_model.pb"}
