@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import export
-from export.layouts.genai import GENAI_FILE
+from export.layouts.genai import GENAI_FILE, genai_config
 from serve.manifest import Manifest
 from zoo.generation import generate
 
@@ -109,6 +109,26 @@ def test_the_graph_continues_what_the_runtime_feeds(bundle):
         new, last = token[:, None], np.zeros(len(ids), int)
         mask = np.concatenate([mask, np.ones_like(new)], axis=1)
     assert np.array_equal(np.stack(tokens, axis=1), expected)
+
+
+def test_a_second_graph_runs_the_prompts(bundle):
+    model, folder = bundle
+    manifest = Manifest.load(folder)
+    graph = manifest.graphs["model"]
+    prefill = graph.model_copy(update={"file": "prefill.onnx"})
+    facts = genai_config(graph, manifest.cache, manifest.generation, model.config, prefill)
+    (stages,) = facts["model"]["decoder"]["pipeline"]
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    for stage in stages.values():
+        assert stage["inputs"] == [value.name for value in session.get_inputs()]
+        assert stage["outputs"] == [value.name for value in session.get_outputs()]
+    files = {
+        when: [stage["filename"] for stage in stages.values() if stage.get(when, True)]
+        for when in ("run_on_prompt", "run_on_token_gen")
+    }
+    assert files == {"run_on_prompt": ["prefill.onnx"], "run_on_token_gen": ["model.onnx"]}
+    alone = genai_config(graph, manifest.cache, manifest.generation, model.config)
+    assert alone == read(folder)
 
 
 def test_special_tokens_and_defaults(tmp_path):

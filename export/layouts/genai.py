@@ -6,14 +6,19 @@ from serve.manifest import CacheSpec, GenerationSpec, GraphSpec
 from zoo.backbones.config import TransformerConfig
 
 GENAI_FILE = "genai_config.json"
-MODEL_TYPE = "decoder"
-"""Its class for any decoder that takes ids, a mask and one cache per layer. The types that it names
-after families run the same code, but for "gpt2", which expects keys and values in one tensor.
+ONE_GRAPH, TWO_GRAPHS = "decoder", "decoder-pipeline"
+"""Its classes for any decoder that takes ids, a mask and one cache per layer. The types that it
+names after families run the code of the first, but for "gpt2", which expects keys and values in one
+tensor.
 """
 
 
 def genai_config(
-    graph: GraphSpec, cache: CacheSpec, generation: GenerationSpec, config: TransformerConfig
+    graph: GraphSpec,
+    cache: CacheSpec,
+    generation: GenerationSpec,
+    config: TransformerConfig,
+    prefill: GraphSpec | None = None,
 ) -> dict[str, Any]:
     """The content of the file, of version 0.18.
 
@@ -26,12 +31,13 @@ def genai_config(
             runtime makes a longer present each time.
         generation: Special tokens and defaults.
         config: The model's facts.
+        prefill: Another graph of the same step over the same cache, which runs the prompts.
     """
     parts = ("key", "value")
     past = {f"past_{part}_names": f"past_key_values.%d.{part}" for part in parts}
     present = {f"present_{part}_names": f"present.%d.{part}" for part in parts}
     model: dict[str, Any] = {
-        "type": MODEL_TYPE,
+        "type": ONE_GRAPH,
         "vocab_size": config.vocab_size,
         "context_length": cache.max_length,
         "pad_token_id": generation.pad_token_id,
@@ -49,6 +55,13 @@ def genai_config(
             "outputs": {"logits": "logits", **present},
         },
     }
+    if prefill is not None:
+        model["type"] = TWO_GRAPHS
+        stages = {
+            "prefill": {**_stage(prefill), "run_on_token_gen": False},
+            "decode": {**_stage(graph), "run_on_prompt": False},
+        }
+        model["decoder"]["pipeline"] = [stages]
     if generation.bos_token_id is not None:
         model["bos_token_id"] = generation.bos_token_id
     search: dict[str, Any] = {
@@ -62,3 +75,13 @@ def genai_config(
         if getattr(generation, name) is not None:
             search[name] = getattr(generation, name)
     return {"model": model, "search": search}
+
+
+def _stage(graph: GraphSpec) -> dict[str, Any]:
+    """A graph of several, with all tensors that it is fed and read."""
+    optional = set(graph.optional_inputs)
+    return {
+        "filename": graph.file,
+        "inputs": [tensor.name for tensor in graph.inputs if tensor.name not in optional],
+        "outputs": [tensor.name for tensor in graph.outputs],
+    }

@@ -1,6 +1,7 @@
 """onnxruntime-genai, beside transformers with the same weights and beside `serve`."""
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def cases() -> list[Case]:
     words = {**heads, "vocab_size": 600}
     rows: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
         ("llama", "llama/grouped", "onnxruntime", words, {"tokenizer": "bpe"}),
+        ("llama-two-graphs", "llama/biases", "onnxruntime", heads, {"two_graphs": True}),
         ("llama-portable", "llama/older-config-llama3", "portable", {}, {}),
         ("mistral", "mistral/window", "onnxruntime", words, {"tokenizer": "sentencepiece"}),
         ("gpt2", "gpt2/plain", "onnxruntime", {"n_embd": 48, "n_head": 3}, {}),
@@ -92,6 +94,22 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
     answers = generator.generate_ids(prompts, generator.settings(max_new_tokens=NEW_TOKENS))
     text = json.dumps({"prompts": prompts, "answers": answers})
     (out.parent / SERVED).write_text(text + "\n")
+    if case.settings.get("two_graphs"):
+        _add_prefill(out, model.config)
+
+
+def _add_prefill(out: Path, config: Any) -> None:
+    """A second graph for prompts: a copy, as any other is fed and read in the same way."""
+    from export.layouts.genai import GENAI_FILE, genai_config
+    from serve.manifest import Manifest
+
+    manifest = Manifest.load(out)
+    graph = manifest.graphs["model"]
+    assert manifest.cache is not None and manifest.generation is not None
+    prefill = graph.model_copy(update={"file": "prefill.onnx"})
+    shutil.copy(out / graph.file, out / prefill.file)
+    facts = genai_config(graph, manifest.cache, manifest.generation, config, prefill)
+    (out / GENAI_FILE).write_text(json.dumps(facts) + "\n")
 
 
 def _tokenizer(kind: str) -> Any:
