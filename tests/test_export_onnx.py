@@ -4,14 +4,16 @@ import dataclasses
 import hashlib
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.reference
 import pytest
 import tiny
+from onnx.helper import tensor_dtype_to_np_dtype
+from onnx.reference import ReferenceEvaluator
 from tolerances import close
 
 import export
@@ -20,11 +22,38 @@ from export.onnx import all_nodes
 from export.tolerances import TOLERANCES
 from serve.generate import Generator
 from serve.manifest import Manifest
-from serve.session import Session
+from serve.session import Session, SessionOptions
 
 TARGETS = ("onnxruntime", "portable")
 CASES = [(name, target) for name in tiny.named() for target in TARGETS]
 each_bundle = pytest.mark.parametrize(("name", "target"), CASES, scope="module")
+
+
+class Evaluator:
+    """ONNX' own evaluator: written in numpy, it shares nothing with ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
+        proto = onnx.load(path)
+        inputs = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+        given = {t.name: t for t in proto.graph.initializer if t.name in inputs}
+        for tensor in given.values():  # else the evaluator prefers it to what is fed
+            proto.graph.initializer.remove(tensor)
+        self.defaults = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in given.items()}
+        self.types = {name: tensor_dtype_to_np_dtype(kind) for name, kind in inputs.items()}
+        self.runtime = ReferenceEvaluator(proto)
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
+        feeds = {**self.defaults, **feeds}
+        ready = {name: np.asarray(feeds[name], kind) for name, kind in self.types.items()}
+        return dict(zip(self.runtime.output_names, self.runtime.run(None, ready), strict=True))
+
+
+def unoptimised(path: Path) -> Session:
+    """ONNX Runtime that runs a graph as it is written."""
+    return Session(path, SessionOptions(optimization="none"))
+
+
+RUNTIMES = {"optimised": Session, "unoptimised": unoptimised, "evaluator": Evaluator}
 
 
 @dataclasses.dataclass
@@ -35,7 +64,8 @@ class Exported:
     target: str
     model: zoo.TaskModel
     manifest: Manifest
-    _sessions: dict[str, Session] = dataclasses.field(default_factory=dict)
+    runtime: Callable[[Path], Any] = Session
+    _sessions: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -44,9 +74,13 @@ class Exported:
     def graph(self, name: str) -> onnx.ModelProto:
         return onnx.load(self.folder / self.manifest.graphs[name].file, load_external_data=False)
 
-    def session(self, name: str) -> Session:
+    def within(self, runtime: Callable[[Path], Any]) -> "Exported":
+        """The same bundle, run by something else."""
+        return dataclasses.replace(self, runtime=runtime, _sessions={})
+
+    def session(self, name: str) -> Any:
         if name not in self._sessions:
-            self._sessions[name] = Session(self.folder / self.manifest.graphs[name].file)
+            self._sessions[name] = self.runtime(self.folder / self.manifest.graphs[name].file)
         return self._sessions[name]
 
     def run(self, graph: str, feeds: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -149,9 +183,12 @@ def expected_operators(model: zoo.TaskModel, graph: str) -> Counter:
         transform = 1 if model.task == "fill-mask" else 0
         expected[activation[facts.activation]] = layers + transform
     expected["Loop"] = layers - len(facts.dense_layers) if facts.num_experts else 0
-    # Every sub-layer's sum is fused with the norm behind it, but the last where none follows it and
-    # those of a parallel block, which add up attention and feed-forward first. Where norms stand
-    # before the sums there is only the final one.
+    if facts.norm == "layer":
+        expected["SkipLayerNormalization"] = 0  # slower on the CPU than what it is made of
+        return expected
+    # Every sub-layer's sum is fused with the RMS norm behind it, but the last where none follows it
+    # and those of a parallel block, which add up attention and feed-forward first. Where norms
+    # stand before the sums there is only the final one.
     sums = 2 * layers + crossed
     if facts.norm_position == "output":
         sums = 1
@@ -159,8 +196,7 @@ def expected_operators(model: zoo.TaskModel, graph: str) -> Counter:
         sums = layers
     if facts.norm_position != "post" and not facts.final_norm:
         sums -= 1
-    kind = {"layer": "SkipLayerNormalization", "rms": "SkipSimplifiedLayerNormalization"}
-    expected[kind[facts.norm]] = sums
+    expected["SkipSimplifiedLayerNormalization"] = sums
     return expected
 
 
@@ -177,25 +213,9 @@ def test_operators_are_those_of_the_target(name, target, bundle) -> None:
         if target == "portable":
             assert domains == {""}
             continue
+        found["Gelu"] += found["BiasGelu"]
         for operator, count in expected_operators(exported.model, kind).items():
             assert found[operator] == count, operator
-
-
-@pytest.mark.parametrize(
-    ("name", "graph", "block", "most"),
-    [
-        ("encoder/segments-postnorm", "model", 1, 18),
-        ("encoder/alibi", "model", 1, 18),
-        ("decoder/learned-gelu-tanh", "model", 1, 18),
-        ("decoder/rotary-grouped-gated", "model", 1, 18),
-        ("encoder-decoder/sinusoidal-postnorm", "decoder", 0, 30),
-    ],
-)
-def test_a_fused_block_is_a_few_nodes(name, graph, block, most, bundle) -> None:
-    """Counted by the names, which say the block a node comes from."""
-    proto = bundle(name, "onnxruntime").graph(graph)
-    nodes = [node for node in proto.graph.node if f"block_{block}" in node.name]
-    assert 5 < len(nodes) <= most, Counter(node.op_type for node in nodes)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -249,9 +269,12 @@ SHAPES = [[5], [1], [11, 3, 1, 8]]
 
 
 @pytest.mark.parametrize("name", tiny.named("encoder"), scope="module")
-@pytest.mark.parametrize("target", TARGETS, scope="module")
-def test_encoders_compute_what_keras_computes(name, target, bundle) -> None:
-    exported = bundle(name, target)
+@pytest.mark.parametrize(
+    ("target", "runtime"),
+    [("onnxruntime", "optimised"), *(("portable", runtime) for runtime in RUNTIMES)],
+)
+def test_encoders_compute_what_keras_computes(name, target, runtime, bundle) -> None:
+    exported = bundle(name, target).within(RUNTIMES[runtime])
     for seed, lengths in enumerate(SHAPES):
         feeds = tiny.inputs(exported.model, lengths, seed=seed + 20)
         expected = exported.model(feeds)
@@ -356,9 +379,10 @@ def test_buffer_decoders_read_a_chunk_on_a_filled_cache(name, bundle) -> None:
 
 
 @pytest.mark.parametrize("name", tiny.GENERATING, scope="module")
-def test_growing_decoders_compute_what_keras_computes(name, bundle) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_growing_decoders_compute_what_keras_computes(name, runtime, bundle) -> None:
     """Left padding in row 0, right padding and so a hole in row 1, both in row 2."""
-    exported = bundle(name, "portable")
+    exported = bundle(name, "portable").within(RUNTIMES[runtime])
     ids, mask = tiny.ragged([9, 7, 8], seed=33)
     steps = Steps(exported, ids.astype("int64"), mask.astype("int64"))
     mask = np.array([[0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 1, 1], [0, 1, 0, 1, 1, 0, 1]])
@@ -392,19 +416,6 @@ def test_serve_writes_what_keras_writes(name, target, bundle) -> None:
     prompts = [row[:n].tolist() for row, n in zip(ids, mask.sum(axis=1), strict=True)]
     settings = generator.settings(max_new_tokens=5)
     assert generator.generate_ids(prompts, settings) == expected
-
-
-@pytest.mark.parametrize("name", ["encoder/relative", "encoder/segments-postnorm"])
-def test_a_portable_encoder_in_another_runtime(name, bundle) -> None:
-    """ONNX' own evaluator, written in numpy, shares nothing with ONNX Runtime."""
-    exported = bundle(name, "portable")
-    runtime = onnx.reference.ReferenceEvaluator(str(exported.folder / "model.onnx"))
-    feeds = tiny.inputs(exported.model, [6, 2], seed=40)
-    names = list(exported.model.spec.outputs)
-    found = runtime.run(names, {key: value.astype("int64") for key, value in feeds.items()})
-    expected = exported.model(feeds)
-    for key, value in zip(names, found, strict=True):
-        close(value, expected[key], "portable_bundle")
 
 
 @pytest.mark.parametrize("target", TARGETS)
