@@ -69,6 +69,14 @@ def is_constant(name: str) -> bool:
     return "/" not in name or ":" in name or re.search(r"__\d+$", name) is not None
 
 
+_FORMS = re.compile(r"(/transposed|/rows|/u?int\d+|/b?float\d+)+$")
+
+
+def weight_of(name: str) -> str:
+    """The model's weight that a stored tensor is a form of: `PATH/int8` is one of `PATH`."""
+    return _FORMS.sub("", name)
+
+
 def block_of(name: str) -> str | None:
     """The block that a weight or node belongs to, such as "decoder/block_3"; None outside of them.
 
@@ -86,9 +94,13 @@ def read_graphs(manifest: Manifest) -> dict[str, GraphFile]:
 
 
 def weights_of(graphs: Mapping[str, GraphFile]) -> dict[str, Weight]:
-    """Every stored tensor of the graphs by name, each place in a file once."""
+    """Every stored tensor of the graphs by name, each place in a file once.
+
+    A weight that is stored in several forms, such as 8 and 4 bits, counts once as parameters.
+    """
     found: dict[str, Weight] = {}
     places: set[tuple[Any, int]] = set()
+    counted: set[str] = set()
     for graph_name, graph in graphs.items():
         uses = _uses(graph.nodes)
         for name, tensor in graph.tensors.items():
@@ -99,6 +111,10 @@ def weights_of(graphs: Mapping[str, GraphFile]) -> dict[str, Weight]:
             known = found.get(name)
             key = name if known is None else f"{name} ({graph_name})"
             parameters = _parameters(tensor, uses.get(name), graph.tensors)
+            if parameters and weight_of(name) in counted:
+                parameters = 0
+            elif parameters:
+                counted.add(weight_of(name))
             found[key] = Weight(tensor, kind_of(name), parameters)
     return found
 
