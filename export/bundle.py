@@ -25,7 +25,7 @@ from export.quantization.rewriting import Ranges, quantized
 from export.quantization.settings import Quantization
 from export.reference import REFERENCE_FILE, reference_values, save_reference
 from export.staging import staged
-from export.verify import replay_bundle
+from export.verify import allowed, replay_bundle
 from serve.integrity import FileSpec
 from serve.manifest import (
     PREFILL,
@@ -221,9 +221,9 @@ class _Bundle:
         self.say("computing reference values in Keras")
         reference = reference_values(self.reference_model, self.tokenizer)
         save_reference(folder / REFERENCE_FILE, reference)
-        if self.layout == "optimum":
-            optimum.verify(self.places, folder, self.model, reference)
         manifest = Manifest.load(folder, check="size")
+        if self.layout == "optimum":
+            optimum.verify(folder, self.reference_model, reference, **allowed(manifest))
         files = {**manifest.files, REFERENCE_FILE: FileSpec.of(folder / REFERENCE_FILE)}
         manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
         manifest.save(folder)

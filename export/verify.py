@@ -27,7 +27,7 @@ def replay_bundle(folder: str | Path) -> dict[str, Any]:
         manifest = Manifest.load(folder, check="size")
         _check_names(manifest)
         agreement = Agreement()
-        report = replay(manifest, **_allowed(manifest), observe=agreement)
+        report = replay(manifest, **allowed(manifest), observe=agreement)
         if manifest.quantization is not None:
             report["agreement"] = agreement.figures()
     except ServeError as error:
@@ -47,12 +47,12 @@ def compare_bundle(model: Any, folder: str | Path, seed: int = 1) -> dict[str, A
     try:
         manifest = Manifest.load(folder, check="size")
         reference = reference_values(model, tokenizer_of(model, None), seed)
-        return replay(manifest, **_allowed(manifest), reference=reference)
+        return replay(manifest, **allowed(manifest), reference=reference)
     except ServeError as error:
         raise VerificationError(f"the bundle does not agree with the model: {error}") from error
 
 
-def _allowed(manifest: Manifest) -> dict[str, Any]:
+def allowed(manifest: Manifest) -> dict[str, Any]:
     """How a bundle's values are measured, and how far off they may be."""
     if manifest.quantization is not None:
         tolerance = QUANTIZED_TOLERANCES[manifest.precision]

@@ -159,7 +159,7 @@ def test_the_first_step_is_verified(tmp_path):
     other = model_of("t5", T5, "text2text-generation")
     reference = reference_values(other, None)
     with pytest.raises(export.VerificationError, match=r"decoder_model\.onnx: .* differs"):
-        optimum.verify(optimum.placed(other), tmp_path / "out", other, reference)
+        optimum.verify(tmp_path / "out", other, reference)
 
 
 def test_sentences_are_pooled_by_the_client_and_by_serve(tmp_path):

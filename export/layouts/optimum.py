@@ -32,7 +32,7 @@ from export.graphs import (
 )
 from export.onnx import Converted
 from export.tolerances import TOLERANCES
-from serve.selfcheck import difference
+from serve.selfcheck import MEASURES
 from serve.session import Session
 from zoo.checkpoints.save import family_of, name_inputs, written_configs
 from zoo.checkpoints.sentences import write_sentences
@@ -181,26 +181,26 @@ def write_configs(model: TaskModel, folder: Path, max_new_tokens: int) -> None:
 
 
 def verify(
-    places: list[Placed],
     folder: Path,
     model: TaskModel,
     reference: dict[str, np.ndarray],
+    measure: str = "largest",
     tolerance: float = TOLERANCES["float32"],
 ) -> None:
     """Compares what only clients read with Keras: the graph of a first call, and the tokens' states
     beside a sentence's vector. `serve` replays all else.
 
     Args:
-        places: The graphs.
-        folder: Where they lie.
-        model: The model.
+        folder: Where the graphs lie.
+        model: The model in float32.
         reference: As `export.reference.reference_values` gives them.
+        measure: A name in `serve.selfcheck.MEASURES`.
         tolerance: Largest difference allowed.
 
     Raises:
         VerificationError: They differ.
     """
-    for place in places:
+    for place in placed(model):
         if place.served and model.task != "sentence-similarity":
             continue
         session = Session(folder / place.file)
@@ -208,7 +208,7 @@ def verify(
             feeds = _feeds(model, case, reference)
             expected, found = place.graph.call(feeds), session.run(feeds)
             for name, value in found.items():
-                gap = difference(value, np.asarray(expected[name]))
+                gap = MEASURES[measure](value, np.asarray(expected[name]))
                 if not gap <= tolerance:
                     raise VerificationError(
                         f"{place.file}: {name} differs from Keras by {gap:.2g} in {case!r}, "
