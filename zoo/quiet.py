@@ -4,20 +4,25 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 QUIET = "3"
 """The value of TF_CPP_MIN_LOG_LEVEL that asks for silence; the command line sets it."""
 
+_AWAY = threading.RLock()
+"""There is one descriptor for all threads: two that restored it crosswise would lose it."""
+
 
 @contextlib.contextmanager
 def native_lines_withheld(*telling: type[BaseException]) -> Iterator[None]:
     """Turns standard error's file descriptor away for the length of the context; what was written
-    is shown if an exception leaves it, unless the exception is one of `telling`.
+    is shown if an exception leaves it, unless the exception is one of `telling`. One thread at a
+    time.
     """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as written:
+    with _AWAY, tempfile.TemporaryFile() as written:
+        sys.stderr.flush()
+        kept = os.dup(2)
         os.dup2(written.fileno(), 2)
         try:
             yield
