@@ -30,9 +30,8 @@ SETTINGS = (
 OUTPUT = Tensor("output_ids", "int64", (BATCH, NEW))
 
 
-def generation_graphs(model: TaskModel) -> dict[str, Graph]:
+def generation_graphs(steps: "Steps") -> dict[str, Graph]:
     """`generate` takes the likeliest token each time, `sample` draws it."""
-    steps = Steps(model)
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
         return {OUTPUT.name: generated(steps, feeds, chooser(feeds))}
@@ -57,12 +56,12 @@ class Steps:
         mask = tf.TensorSpec((None, None), tf.int32)
         crossed = [self.cache, mask] if model.encoder is not None else []
         ids, one = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, 1), tf.int32)
-        self.prefill = _function(lambda new, valid, *memory: self._call(new, valid, None, *memory))
-        self.prefill = self.prefill([ids, mask, *crossed])
-        self.next = _function(self._call)([one, mask, self.cache, *crossed])
-        if model.encoder is not None:
-            self.encode = _function(lambda ids, mask: _flat(model.encode(ids, mask)[1]))
-            self.encode = self.encode([ids, mask])
+        self.prefill = _traced(self._begin, [ids, mask, *crossed])
+        self.next = _traced(self._call, [one, mask, self.cache, *crossed])
+        self.encode = _traced(lambda ids, mask: _flat(model.encode(ids, mask)[1]), [ids, mask])
+
+    def _begin(self, new: Any, valid: Any, *memory: Any) -> Any:
+        return self._call(new, valid, None, *memory)
 
     def _call(self, new: Any, valid: Any, past: Any, memory: Any = None, mask: Any = None) -> Any:
         """(float32 logits [B, V] of each row's last token, the present)."""
@@ -72,8 +71,8 @@ class Steps:
         return logits[:, -1], _flat(present)
 
 
-def _function(function: Callable[..., Any]) -> Callable[[list[Any]], Any]:
-    return lambda signature: tf.function(function, input_signature=signature, autograph=False)
+def _traced(function: Callable[..., Any], signature: list[Any]) -> Any:
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def _flat(pairs: Any) -> list[tf.Tensor]:

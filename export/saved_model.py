@@ -3,21 +3,23 @@ TensorFlow alone.
 """
 
 import contextlib
-import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from export.generation import generation_graphs
+from export.errors import ExportError
+from export.generation import Steps, generation_graphs
 from export.graphs import KEEP, Graph, encode_graph, forward_graph, step_graph
 from export.models import prepared, tokenizer_of
 from export.saved_model_verify import compare
 from export.staging import staged
+from export.strings.errors import InexactError
+from export.text_signatures import TextSignatures, text_signatures
 from zoo.backbones.config import config_to_mapping
 from zoo.tasks import TaskModel
 from zoo.text.json_file import write_json
@@ -25,7 +27,7 @@ from zoo.text.json_file import write_json
 EXTRA = "assets.extra"
 
 
-def signatures_of(model: TaskModel) -> dict[str, Graph]:
+def signatures_of(model: TaskModel, steps: Steps | None = None) -> dict[str, Graph]:
     """`serving_default` is the whole model; generating models add `step`, `generate` and `sample`,
     and `encode` where they have an encoder.
     """
@@ -34,7 +36,7 @@ def signatures_of(model: TaskModel) -> dict[str, Graph]:
         graphs["step"] = step_graph(model, "grow")
         if model.encoder is not None:
             graphs["encode"] = encode_graph(model)
-        graphs |= generation_graphs(model)
+        graphs |= generation_graphs(steps or Steps(model))
     return graphs
 
 
@@ -44,6 +46,7 @@ def to_saved_model(
     *,
     tokenizer: Any = None,
     precision: str = "float32",
+    text: bool | None = None,
     verify: bool = True,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -61,41 +64,69 @@ def to_saved_model(
         tokenizer: By default the model's own.
         precision: What weights and caches are kept and computed in: "float32", "float16" or
             "bfloat16". Norms and softmax are float32 in all, and so are the outputs.
+        text: Add signatures that take strings (see `export.text_signatures`). None: where there
+            is a tokenizer whose ids a graph makes exactly; `assets.extra/text.json` says why not.
         verify: Load it again and compare it with Keras before the folder appears.
         overwrite: Replace `out` where it exists.
         progress: Called with what is being done.
 
     Returns:
-        What verification measured; empty without it.
+        What verification measured, and under "text" what strings may be given to.
 
     Raises:
-        ExportError: The export cannot be made, or its values are not those of Keras; `out` is then
-            untouched.
+        ExportError: The export cannot be made, its values are not those of Keras, or `text` was
+            asked for and cannot be exact; `out` is then untouched.
     """
     say = progress or (lambda text: None)
     given, model = model, prepared(model, precision)
     tokenizer = tokenizer_of(model, tokenizer)
     report: dict[str, Any] = {}
     with staged(out, overwrite) as folder:
+        steps = Steps(model) if model.generates else None
+        strings = _strings(model, tokenizer, steps, text, say)
         say("tracing signatures")
-        signatures = {
-            name: _signature(graph, model.compute_dtype)
-            for name, graph in signatures_of(model).items()
-        }
+        graphs = {**signatures_of(model, steps), **strings.graphs}
+        signatures = {name: _signature(graph) for name, graph in graphs.items()}
         say("writing the SavedModel")
-        save_signatures(model, signatures, folder)
+        save_signatures(model, signatures, folder, strings.parts)
         if verify:
             say("verifying")
-            report = compare(model, prepared(given), folder)
+            report = compare(model, prepared(given), folder, tokenizer if strings.graphs else None)
+        report["text"] = strings.facts
         _write_extra(model, tokenizer, folder / EXTRA, report)
     return report
 
 
-def save_signatures(model: TaskModel, signatures: dict[str, Any], folder: Path) -> None:
+def _strings(
+    model: TaskModel,
+    tokenizer: Any,
+    steps: Steps | None,
+    wanted: bool | None,
+    say: Callable[[str], None],
+) -> TextSignatures:
+    """The signatures for strings, where they are wanted and exact."""
+    if tokenizer is None or wanted is False:
+        if wanted:
+            raise ExportError("text=True needs a tokenizer: pass tokenizer=")
+        return TextSignatures(facts={"signatures": [], "left_out": "not asked for"})
+    say("comparing the tokenizer's graph with the tokenizer")
+    try:
+        return text_signatures(model, tokenizer, steps)
+    except InexactError as error:
+        if wanted:
+            raise InexactError(f"no signature can take strings: {error}") from error
+        say(f"no signature takes strings: {error}")
+        return TextSignatures(facts={"signatures": [], "left_out": str(error)})
+
+
+def save_signatures(
+    model: TaskModel, signatures: dict[str, Any], folder: Path, parts: Sequence[tf.Module] = ()
+) -> None:
     """Writes a SavedModel of `signatures`, functions of positional tensors, over one set of
-    weights; inputs keep the names of their specs.
+    weights; inputs keep the names of their specs. `parts` hold what else they need.
     """
     module = tf.Module()
+    module.parts = list(parts)
     module.weights = [variable.value for variable in model.weights]
     with _no_word_of_names():
         tf.saved_model.save(module, str(folder), signatures=signatures)
@@ -132,34 +163,18 @@ def _restore_names(folder: Path) -> None:
     path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
-def _signature(graph: Graph, dtype: str) -> Any:
-    """The graph as a function; an input with a default gives everything it could.
-
-    Caches are of the model's own `dtype`, all other floats float32.
-    """
+def _signature(graph: Graph) -> Any:
+    """The graph as a function; an input with a default gives everything it could."""
     inputs = [tensor for tensor in graph.inputs if tensor.name != KEEP]
-    inputs = [
-        dataclasses.replace(tensor, dtype=dtype) if _cached(tensor.name) else tensor
-        for tensor in inputs
-    ]
 
     def call(*values: tf.Tensor) -> dict[str, tf.Tensor]:
         feeds = {tensor.name: value for tensor, value in zip(inputs, values, strict=True)}
         if KEEP in graph.defaults:
             feeds[KEEP] = tf.constant(0, "int64")
-        return {
-            name: tf.identity(value)
-            if _cached(name) or not value.dtype.is_floating
-            else tf.cast(value, tf.float32)
-            for name, value in graph.call(feeds).items()
-        }
+        return {name: tf.identity(value) for name, value in graph.call(feeds).items()}
 
     signature = [tensor.spec() for tensor in inputs]
     return tf.function(call, input_signature=signature, autograph=False)
-
-
-def _cached(name: str) -> bool:
-    return name.startswith(("past_key_values.", "present."))
 
 
 def _write_extra(model: TaskModel, tokenizer: Any, folder: Path, report: dict[str, Any]) -> None:
@@ -172,5 +187,6 @@ def _write_extra(model: TaskModel, tokenizer: Any, folder: Path, report: dict[st
         "precision": model.compute_dtype,
         **config_to_mapping(model.config),
     }
-    for name, value in (("config.json", facts), ("verification.json", report)):
+    files = {"config.json": facts, "verification.json": report, "text.json": report["text"]}
+    for name, value in files.items():
         write_json(folder / name, value)

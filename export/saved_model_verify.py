@@ -2,6 +2,7 @@
 appears.
 """
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from export.errors import VerificationError
-from export.reference import full_passes, reference_values
+from export.reference import TEXTS, full_passes, reference_values
+from export.text_signatures import max_length_of
 from export.tolerances import TOLERANCES
+from serve.encoder import class_scores
 from serve.selfcheck import difference
 from zoo.generation import generate
 from zoo.tasks import TaskModel
@@ -19,7 +22,9 @@ NEW_TOKENS = 8
 """How many tokens a verification generates."""
 
 
-def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, Any]:
+def compare(
+    model: TaskModel, reference: TaskModel, folder: Path, tokenizer: Any = None
+) -> dict[str, Any]:
     """Runs every reference case through the loaded signatures: full pass, and for generating models
     token by token and through `generate`.
 
@@ -27,6 +32,7 @@ def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, A
         model: What was exported, in the precision it was exported in.
         reference: The same in float32.
         folder: The SavedModel.
+        tokenizer: Where signatures take strings: whose ids they must make.
 
     Returns:
         `cases` (largest absolute difference by name), `largest`, `tolerance`, and for generating
@@ -49,6 +55,8 @@ def compare(model: TaskModel, reference: TaskModel, folder: Path) -> dict[str, A
             count, gap = _generated(model, reference, loaded.signatures["generate"], feeds)
             differences[f"{case} generate"] = gap
             tokens += count
+    if tokenizer is not None:
+        differences["strings"] = _strings(model, loaded.signatures, tokenizer)
     worst = max(differences.values())
     if not worst <= tolerance:
         name = max(differences, key=lambda key: differences[key])
@@ -140,6 +148,68 @@ def _generated(
         logits = _logits_behind(reference, ids[row], mask[row], expected[row, :at])
         worst = max(worst, abs(float(logits[found[row, at]] - logits[expected[row, at]])))
     return compared, worst
+
+
+def _strings(model: TaskModel, signatures: Any, tokenizer: Any) -> float:
+    """Compares signatures that take strings with those that take ids, fed with the library's.
+
+    Returns:
+        The largest difference of an output.
+
+    Raises:
+        VerificationError: Ids or texts are not the same.
+    """
+    longest = max_length_of(model, tokenizer)
+    most = max(1, min(NEW_TOKENS, longest // 2))
+    texts = [
+        text for text in TEXTS if model.encoder or len(tokenizer.encode(text)) <= longest - most
+    ]
+    if not texts:
+        return 0.0
+    strings = tf.constant(texts)
+    expected = {
+        name: np.asarray(value, "int64")
+        for name, value in tokenizer(texts, max_length=longest).items()
+    }
+    found = signatures["tokenize"](text=strings)
+    for name, value in found.items():
+        value = value.numpy()
+        same = expected.get(name, np.zeros_like(value))
+        if value.shape != same.shape or (value != same).any():
+            raise VerificationError(f"signature 'tokenize' makes other {name} than the tokenizer")
+    feeds = _tensors({name: expected[name] for name in ("input_ids", "attention_mask")})
+    if model.generates:
+        length = tf.constant(most, tf.int64)
+        written = signatures["generate_text"](text=strings, max_new_tokens=length)
+        new = signatures["generate"](**feeds, max_new_tokens=length)["output_ids"].numpy()
+        config: Any = model.config
+        ends = {config.eos_token_id, *config.stop_token_ids}
+        rows = [list(takewhile(lambda token: token not in ends, row)) for row in new.tolist()]
+        decoded = tokenizer.decode_batch(rows)
+        for text, other in zip(written["generated_text"].numpy(), decoded, strict=True):
+            if text.decode() != other:
+                raise VerificationError(
+                    f"signature 'generate_text' writes {text.decode()!r}, the tokens are {other!r}"
+                )
+        return 0.0
+    if "text" not in signatures:
+        return 0.0
+    if model.config.token_types:
+        feeds["token_type_ids"] = found["token_type_ids"]
+    outputs = signatures["serving_default"](**feeds)
+    answered = signatures["text"](text=strings)
+    if "logits" in outputs:
+        kept = expected["attention_mask"] == 1 if model.task == "token-classification" else ...
+        answer = "labels" if model.task == "token-classification" else "label"
+        scores = class_scores(np.asarray(outputs["logits"])[kept])
+        names = np.array(model.labels)[scores.argmax(-1)]
+        given = [label.decode() for label in answered[answer].numpy()[kept].ravel()]
+        best = "scores" if model.task == "token-classification" else "score"
+        gap = difference(answered[best].numpy()[kept], scores.max(-1))
+        if given != names.ravel().tolist():
+            raise VerificationError("signature 'text' gives other labels than the model's logits")
+        return gap
+    return max(difference(np.asarray(answered[name]), np.asarray(v)) for name, v in outputs.items())
 
 
 def _logits_behind(model: TaskModel, ids: Any, mask: Any, new: Any) -> np.ndarray:

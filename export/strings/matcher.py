@@ -126,8 +126,8 @@ class Boundaries:
         found = []
         for branch in branches:
             parts = branch.parts if isinstance(branch, Seq) else (branch,)
-            parts = tuple(part.branches if isinstance(part, Alt) else (part,) for part in parts)
-            for choice in product(*parts):
+            choices = [part.branches if isinstance(part, Alt) else (part,) for part in parts]
+            for choice in product(*choices):
                 flat = [x for p in choice for x in (p.parts if isinstance(p, Seq) else (p,))]
                 if not flat or not all(isinstance(part, Look) for part in flat):
                     return None

@@ -62,8 +62,8 @@ def _bert(spec: Spec) -> Step:
         stripped = replacements_of(alone(strip_accents=True))
         marks = np.zeros(CODES, bool)
         marks[[code for code, new in stripped.items() if not new]] = True
-        marks = flags(marks)
-        steps += [Decomposition("NFD"), lambda text: text.keep(~marks(text.codes))]
+        is_mark = flags(marks)
+        steps += [Decomposition("NFD"), lambda text: text.keep(~is_mark(text.codes))]
     if lowercase:
         steps.append(Replacements(replacements_of(alone(lowercase=True))))
     return chained(steps)

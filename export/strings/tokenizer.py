@@ -28,6 +28,7 @@ class TensorTokenizer(tf.Module):
         backend = tokenizer.backend
         spec = json.loads(backend.to_str())
         self.pad: int = tokenizer.pad_token_id or 0
+        self.names = [backend.id_to_token(number) or "" for number in range(tokenizer.vocab_size)]
         added = spec["added_tokens"]
         normalizer = backend.normalizer
         self.raw = AddedTokens([token for token in added if not token["normalized"]])
@@ -67,6 +68,10 @@ class TensorTokenizer(tf.Module):
         number = tf.concat([number, [0]], 0)
         at = tf.where(added, order, tf.gather(number, tf.where(added, 0, plain_order)))
         return tf.gather(tf.concat([ids, alone], 0), at)
+
+    def tokens(self, ids: tf.Tensor) -> tf.Tensor:
+        """The tokens of ids, as the vocabulary writes them."""
+        return tf.gather(tf.constant(self.names), ids)
 
     def encode(
         self, texts: tf.Tensor, pairs: tf.Tensor | None = None, max_length: int | None = None
