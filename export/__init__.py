@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from export.layouts.triton import to_triton
     from export.litert import to_litert
     from export.saved_model import to_saved_model
+    from export.text_onnx import to_text_onnx
     from export.verify import compare_bundle
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "to_litert",
     "to_onnx",
     "to_saved_model",
+    "to_text_onnx",
     "to_tf_serving",
     "to_triton",
 ]
@@ -31,6 +33,7 @@ _HOMES = {
     "to_litert": "export.litert",
     "to_onnx": "export.bundle",
     "to_saved_model": "export.saved_model",
+    "to_text_onnx": "export.text_onnx",
     "to_tf_serving": "export.layouts.tf_serving",
     "to_triton": "export.layouts.triton",
 }

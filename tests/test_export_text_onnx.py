@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 import unicodedata
@@ -59,7 +60,6 @@ def eager(tokenizer: zoo.Tokenizer, **flags: bool) -> zoo.Tokenizer:
 
 BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "wordpiece": ("wordpiece", {}),
     "bert-uncased": (
         "wordpiece",
         {
@@ -103,8 +103,8 @@ def tampered(count: int) -> list[str]:
 
 def test_ids_are_those_of_the_tokenizers_library(tokenizer):
     run = tokenizer_session(tokenizer, max_length=100_000)
-    assert compare_ids(run, tokenizer, lines(FUZZ), None, None) == FUZZ
-    texts = tampered(1500)
+    assert compare_ids(run, tokenizer, lines(FUZZ), None, None) == FUZZ >= 20_000
+    texts = tampered(1000)
     assert compare_ids(run, tokenizer, texts, None, None) == len(texts)
 
 
@@ -133,11 +133,11 @@ def marked(count: int) -> list[str]:
 
 @pytest.mark.parametrize("normalization", ["nfc", "nfkc", "nfd", "nfkd+lowercase", "strip_accents"])
 def test_marks_are_ordered_and_composed_alike(normalization):
-    texts = marked(1500)
-    every = zoo.Tokenizer.train("char", lines(3000) + texts, normalization=normalization)
+    texts = marked(1200)
+    every = zoo.Tokenizer.train("char", lines(500) + texts, normalization=normalization)
     run = tokenizer_session(every, max_length=10_000)
     assert compare_ids(run, every, texts, None, None) == len(texts)
-    assert compare_ids(run, every, lines(2000), None, None) == 2000
+    assert compare_ids(run, every, lines(400), None, None) == 400
 
 
 REAL = ("bert-base-uncased", "bert-base-cased", "roberta-base")
@@ -150,7 +150,7 @@ def test_published_tokenizers(name):
         pytest.skip("needs the shared tokenizer files")
     published = zoo.Tokenizer.load(SHARED / name)
     run = tokenizer_session(published, max_length=512)
-    assert compare_ids(run, published, lines(4000, seed=11), None, 512) == 4000
+    assert compare_ids(run, published, lines(1500, seed=11), None, 512) == 1500
 
 
 def test_batches_of_any_size(tokenizer):
@@ -251,7 +251,7 @@ def test_a_pair_is_two_inputs(small, tmp_path):
 
 
 def test_a_lone_class_is_weighed_against_its_absence(small, tmp_path):
-    to_text_onnx(model_of(small, labels=["spam"]), tmp_path / "m.onnx")
+    to_text_onnx(model_of(small, labels=["spam"]), tmp_path / "m.onnx", verify=False)
     found = session(tmp_path / "m.onnx").run(None, {"text": np.array(TEXTS, dtype=object)})
     assert set(found[0]) == {"spam"} and np.ptp(found[1]) > 0.02
 
@@ -259,7 +259,7 @@ def test_a_lone_class_is_weighed_against_its_absence(small, tmp_path):
 @pytest.mark.parametrize("task", ["sentence-similarity", "feature-extraction"])
 def test_vectors_are_pooled_and_of_length_one(small, task, tmp_path):
     model = model_of(small, task)
-    to_text_onnx(model, tmp_path / "m.onnx", pooling="mean")
+    to_text_onnx(model, tmp_path / "m.onnx", pooling="mean", verify=task == "feature-extraction")
     (found,) = session(tmp_path / "m.onnx").run(None, {"text": np.array(TEXTS, dtype=object)})
     rows = small(TEXTS, max_length=30)
     outputs = model({name: value.astype("int64") for name, value in rows.items()})
@@ -367,3 +367,15 @@ def test_what_cannot_be_exported_says_why(small, change, message, tmp_path, monk
     with pytest.raises(ExportError, match=message):
         to_text_onnx(model, Path(tmp_path) / "m.onnx", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_about_these_files_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "text_onnx.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks), names)
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.onnx"]
+    assert set(names["labels"]) <= {"bad", "good"} and names["scores"].shape == (2, 2)
+    assert " ms" in capsys.readouterr().out
