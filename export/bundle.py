@@ -199,7 +199,7 @@ class _Bundle:
             _check(folder / place.file)
         if self.tokenizer is not None:
             self.tokenizer.save(folder)
-        _write_configs(self.model, folder, self.max_new_tokens, self.target, self.layout, graphs)
+        self._write_configs(folder, graphs)
         manifest = _manifest(
             self.model,
             self.name,
@@ -215,6 +215,30 @@ class _Bundle:
         )
         manifest.save(folder)
         return Manifest.load(folder, check="size")
+
+    def _write_configs(self, folder: Path, graphs: dict[str, GraphSpec]) -> None:
+        """config.json, generation_config.json and genai_config.json, which others' tools read."""
+        model = self.model
+        cache = _cache_spec(model, self.target)
+        generation = generation_spec(model, self.max_new_tokens)
+        if self.layout == "optimum":
+            optimum.write_configs(model, folder, self.max_new_tokens)
+        else:
+            facts: dict[str, Any] = {"model_type": "keras-text-zoo", "task": model.task}
+            facts |= config_to_mapping(model.config)
+            if model.labels is not None:
+                facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
+                facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
+            write_json(folder / "config.json", facts)
+            if generation is not None:
+                facts = generation.model_dump(exclude_none=True)
+                write_json(folder / "generation_config.json", facts)
+        if cache is not None and generation is not None and model.architecture == "decoder":
+            special = None if self.tokenizer is None else self.tokenizer.special_ids
+            facts = genai_config(
+                graphs["model"], cache, generation, model.config, graphs.get(PREFILL), special
+            )
+            write_json(folder / GENAI_FILE, facts)
 
     def verify(self, folder: Path) -> None:
         """Puts reference values beside the graphs, replays them, and says so in the manifest."""
@@ -298,32 +322,6 @@ def _cache_spec(model: TaskModel, target: str) -> CacheSpec | None:
         dtype=model.compute_dtype,
         max_length=decoder.length,
     )
-
-
-def _write_configs(
-    model: TaskModel,
-    folder: Path,
-    max_new_tokens: int,
-    target: str,
-    layout: str,
-    graphs: dict[str, GraphSpec],
-) -> None:
-    """config.json, generation_config.json and genai_config.json, which others' tools look for."""
-    cache, generation = _cache_spec(model, target), generation_spec(model, max_new_tokens)
-    if layout == "optimum":
-        optimum.write_configs(model, folder, max_new_tokens)
-    else:
-        facts: dict[str, Any] = {"model_type": "keras-text-zoo", "task": model.task}
-        facts |= config_to_mapping(model.config)
-        if model.labels is not None:
-            facts["id2label"] = {str(i): label for i, label in enumerate(model.labels)}
-            facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
-        write_json(folder / "config.json", facts)
-        if generation is not None:
-            write_json(folder / "generation_config.json", generation.model_dump(exclude_none=True))
-    if cache is not None and generation is not None and model.architecture == "decoder":
-        facts = genai_config(graphs["model"], cache, generation, model.config)
-        write_json(folder / GENAI_FILE, facts)
 
 
 __all__ = ["KEEP", "WEIGHTS_FILE", "to_onnx"]

@@ -1,5 +1,6 @@
 """`genai_config.json`, by which onnxruntime-genai opens a decoder's bundle as it stands."""
 
+from collections.abc import Collection
 from typing import Any
 
 from serve.manifest import CacheSpec, GenerationSpec, GraphSpec
@@ -19,6 +20,7 @@ def genai_config(
     generation: GenerationSpec,
     config: TransformerConfig,
     prefill: GraphSpec | None = None,
+    special_ids: Collection[int] | None = None,
 ) -> dict[str, Any]:
     """The content of the file, of version 0.18.
 
@@ -32,17 +34,23 @@ def genai_config(
         generation: Special tokens and defaults.
         config: The model's facts.
         prefill: Another graph of the same step over the same cache, which runs the prompts.
+        special_ids: The tokenizer's special tokens, where it is known. Padding that is not among
+            them, as in models that have no token for it, gives way to the end token: what pads
+            would be cut off the end of a batch's prompts.
     """
     parts = ("key", "value")
     past = {f"past_{part}_names": f"past_key_values.%d.{part}" for part in parts}
     present = {f"present_{part}_names": f"present.%d.{part}" for part in parts}
+    pad = generation.pad_token_id
+    ends = generation.eos_token_id or [pad]  # without any, the runtime takes token 0 for it
+    if special_ids is not None and pad not in special_ids:
+        pad = ends[0]
     model: dict[str, Any] = {
         "type": ONE_GRAPH,
         "vocab_size": config.vocab_size,
         "context_length": cache.max_length,
-        "pad_token_id": generation.pad_token_id,
-        # It cannot do without: an empty list would make token 0 end a text.
-        "eos_token_id": generation.eos_token_id or [generation.pad_token_id],
+        "pad_token_id": pad,
+        "eos_token_id": ends,
         "decoder": {
             "filename": graph.file,
             "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
