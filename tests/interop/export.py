@@ -32,6 +32,7 @@ def main() -> None:
     for name, cases in chosen(args.only).items():
         for case in cases:
             folder = folder_of(args.out.resolve(), name, case)
+            folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder / "export", ignore_errors=True)
             (folder / FAILED).unlink(missing_ok=True)
             count += 1
