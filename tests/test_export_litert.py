@@ -28,7 +28,6 @@ from export.tolerances import LITERT_TOLERANCES
 interpreters = pytest.importorskip("ai_edge_litert.interpreter")
 
 ENCODERS = [
-    "encoder/segments-postnorm",
     "encoder/local-and-global",
     "encoder/disentangled",
     "encoder/ngrams",
@@ -38,7 +37,6 @@ ENCODERS = [
 WRITERS = [
     "decoder/sandwich-softcaps",
     "decoder/experts",
-    "decoder/dynamic-rotary",
     "encoder-decoder/relative-rms",
     "encoder-decoder/different-stacks",
 ]
