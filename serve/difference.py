@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 from serve.graph_file import GraphFile, StoredTensor
 from serve.inspect import describe
 from serve.manifest import Manifest
-from serve.weights import is_constant, read_graphs, weights_of
+from serve.weights import is_constant, read_graphs, weight_of, weights_of
 
 _APART = ("files", "graphs", "weights", "bytes", "parameters", "verification")
+JOINED = "query_key_value"
+"""What a map is called that computes what three did."""
 _CHUNK = 1 << 24
 """Bytes compared at a time."""
 
@@ -32,10 +35,10 @@ def compare(first: str | Path | Manifest, second: str | Path | Manifest) -> dict
         - `files`: {name: [bytes, bytes]} of files that differ or that one lacks (None);
         - `operators`: {graph: {operator: [count, count]}} where counts differ, and `interfaces`:
           {graph: {tensor: [first, second]}} of inputs and outputs;
-        - `tensors`: `first_only` and `second_only` (name: "type[shape]"), `changed` ({name: ["type
-          [shape]", ...]}), `values` ({name: {"largest", "share"}}: largest absolute difference and
-          share of numbers that differ; null where bytes differ that are no floats), `equal`: how
-          many are the same.
+        - `tensors`: `first_only` and `second_only` (name: "type[shape]"), `changed` ({name:
+          ["type[shape]", "type[shape]"]}; a weight in another form bears the weight's name),
+          `values` ({name: {"largest", "share"}}: largest absolute difference and share of numbers
+          that differ; null where bytes differ that are no floats), `equal`: how many are the same.
 
     Raises:
         BundleError: One is not whole.
@@ -143,13 +146,42 @@ def _tensors(
             equal += 1
             continue
         values[name] = _gap(*pair)
+    only = [
+        {name: _said(tensor) for name, tensor in sorted(mine.items()) if name not in theirs}
+        for mine, theirs in ((first, second), (second, first))
+    ]
+    changed |= _other_forms(*only)
     return {
-        "first_only": {n: _said(t) for n, t in sorted(first.items()) if n not in second},
-        "second_only": {n: _said(t) for n, t in sorted(second.items()) if n not in first},
+        "first_only": only[0],
+        "second_only": only[1],
         "changed": dict(sorted(changed.items())),
         "values": {n: v for n, v in sorted(values.items()) if n not in changed or v is not None},
         "equal": equal,
     }
+
+
+def _other_forms(first: dict[str, str], second: dict[str, str]) -> dict[str, list[str]]:
+    """Weights that each side stores in forms of its own, such as float32 and int8 with a scale, or
+    apart and joined: these are taken out of what each has alone.
+    """
+    forms: dict[str, list[list[str]]] = {}
+    for side, names in enumerate((first, second)):
+        for name in names:
+            stem = weight_of(re.sub(r"/(scale|zero_point)$", "", name))
+            forms.setdefault(stem, [[], []])[side].append(name)
+    for stem in list(forms):
+        whole = re.sub(r"/(query|key|value)/", f"/{JOINED}/", stem)
+        if whole != stem and whole in forms:
+            for side, names_of_side in enumerate(forms.pop(stem)):
+                forms[whole][side] += names_of_side
+    found = {}
+    for stem, (ours, theirs) in forms.items():
+        if ours and theirs:
+            found[stem] = [
+                " + ".join(names.pop(name) for name in group)
+                for names, group in ((first, ours), (second, theirs))
+            ]
+    return found
 
 
 def _said(tensor: StoredTensor) -> str:

@@ -167,7 +167,7 @@ def test_every_shape_runs_and_is_attributed(name, count, tmp_path, monkeypatch) 
     shapes = shapes_of(manifest, 40)
     assert len(shapes) == count
     for found in profile(manifest, shapes, 37):
-        assert found.runs >= 5
+        assert found.runs >= 4
         assert 0 < found.best <= found.milliseconds
         by_operator = sum(spent for spent, _ in found.operators.values())
         by_block = sum(sum(sections.values()) for sections in found.blocks.values())

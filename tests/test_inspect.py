@@ -239,6 +239,25 @@ def test_packed_weights_count_as_what_they_hold(bundles, tmp_path) -> None:
     assert found["sizes"]["bytes of feed-forward"][1] == ff["bytes"]
 
 
+def test_quantised_weights_are_forms_of_their_weights(bundles, tmp_path) -> None:
+    """Kernels in 8 bits: the same parameters, in another form, with what belongs to them."""
+    model = tiny.model("encoder/shared-narrow-embedding")
+    export.to_onnx(model, tmp_path / "plain", verify=False)
+    quantised = export.to_onnx(model, tmp_path / "int8", precision="int8", verify=False)
+    assert describe(quantised)["parameters"] == model.count_params()
+    found = compare(tmp_path / "plain", tmp_path / "int8")
+    down = found["tensors"]["changed"]["encoder/block_0/feed_forward/down/kernel"]
+    assert down[0] == "float32[35, 24]"
+    assert down[1].startswith("int8[35, 24] + float32[")
+    joined = found["tensors"]["changed"]["encoder/block_0/attention/query_key_value/kernel"]
+    assert joined[0] == "float32[24, 24] + float32[24, 24] + float32[24, 24]"
+    assert joined[1].startswith("int8[24, 72] + float32[")
+    assert found["sizes"]["bytes of int8"][0] == 0 < found["sizes"]["bytes of int8"][1]
+    assert "/down/kernel: float32[35, 24] -> int8[35, 24] + " in shown(
+        tmp_path / "plain", tmp_path / "int8"
+    )
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -254,7 +273,7 @@ def test_a_bundle_is_the_same_as_itself(bundles) -> None:
     assert shown(bundles[NAMES[0]], bundles[NAMES[0]]).startswith("the same: ")
     found = json.loads(shown(bundles[NAMES[0]], bundles[NAMES[0]], "--json"))
     assert not found["tensors"]["values"]
-    assert found["tensors"]["equal"] >= len(tiny.model(NAMES[0]).weights)
+    assert found["tensors"]["equal"] > 30
 
 
 def test_one_number_that_differs_is_found(bundles) -> None:
@@ -265,7 +284,8 @@ def test_one_number_that_differs_is_found(bundles) -> None:
     assert gap["share"] == 1 / (24 * 35)
     assert not found["tensors"]["values"]
     assert not found["operators"]
-    assert found["tensors"]["equal"] >= len(tiny.model(NAMES[0]).weights) - 1
+    same = compare(bundles[NAMES[0]], bundles[NAMES[0]])["tensors"]["equal"]
+    assert found["tensors"]["equal"] == same - 1
     text = shown(bundles[NAMES[0]], bundles["one"])
     assert f"{name}: by at most 0.25, 0.1% of its numbers" in text
     assert "model.onnx.data: " in text
@@ -276,7 +296,7 @@ def test_targets_differ_in_operators_alone(bundles) -> None:
     assert found["facts"]["target"] == ["onnxruntime", "portable"]
     assert found["operators"]["model"]["MultiHeadAttention"] == [2, None]
     assert not found["tensors"]["values"]
-    assert not found["tensors"]["changed"]
+    assert all("/query_key_value/" in name for name in found["tensors"]["changed"])  # joined biases
 
 
 def test_other_models_differ_in_interfaces(bundles) -> None:

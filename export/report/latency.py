@@ -19,8 +19,8 @@ from serve.errors import BundleError
 from serve.manifest import GraphSpec, Manifest
 from serve.session import Session, SessionOptions
 
-WARM, LEAST, MOST, SECONDS = 2, 5, 40, 0.8
-"""Runs that do not count; then at least, at most, and for about how long."""
+WARM, LEAST, MOST, SECONDS = 1, 4, 40, 0.8
+"""Runs that do not count; then how many at least, at most, and for about how many seconds."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from export.report import pictures
 from export.report.differences import along_blocks
 from export.report.findings import Findings
 from export.report.latency import Profile
-from export.report.pictures import size_text
+from export.report.pictures import milliseconds_text, size_text
 from export.report.scopes import scope_of_node
 from serve.graph_file import GraphFile
 from serve.inspect import fold_layers
@@ -102,7 +102,7 @@ def _speed(found: Findings) -> list[str]:
     if not found.profiles:
         return []
     rows = [
-        [p.shape.graph, p.shape.label, f"{p.milliseconds:,.3g}", f"{p.best:,.3g}",
+        [p.shape.graph, p.shape.label, milliseconds_text(p.milliseconds), milliseconds_text(p.best),
          f"{1e3 * p.shape.tokens / p.milliseconds:,.0f}", f"{p.nodes:,}", f"{p.runs}"]
         for p in found.profiles
     ]  # fmt: skip
@@ -133,7 +133,10 @@ def _speed(found: Findings) -> list[str]:
         )
         widest = max(profiles, key=lambda p: p.shape.tokens)
         if any(widest.blocks):
-            caption = f"Milliseconds of a run by block, at {widest.shape.label}."
+            caption = (
+                f"Milliseconds of a run by block, at {widest.shape.label}; in: the embeddings, "
+            )
+            caption += "out: the head and what else lies outside of the blocks."
             parts.append(f"<h3>{_text(graph)}: by block</h3>")
             parts.append(_figure(pictures.blocks(widest), caption))
         parts.append(_top_nodes(widest))
@@ -143,7 +146,12 @@ def _speed(found: Findings) -> list[str]:
 def _top_nodes(profile: Profile) -> str:
     whole = sum(spent for spent, _ in profile.operators.values()) or 1.0
     rows = [
-        [f"<code>{_text(name)}</code>", f"{calls:,.0f}", f"{spent:,.3g}", f"{spent / whole:.1%}"]
+        [
+            f"<code>{_text(name)}</code>",
+            f"{calls:,.0f}",
+            milliseconds_text(spent),
+            f"{spent / whole:.1%}",
+        ]
         for name, (spent, calls) in list(profile.operators.items())[:8]
     ]
     names = ["operator", "calls a run", "milliseconds", "share"]
@@ -182,11 +190,19 @@ def _differences(found: Findings) -> str:
         outputs = [row for row in rows if "/" not in row.path]
         worst = sorted((r for r in rows if "/" in r.path), key=lambda row: -row.relative)
         cells += [
-            [name, f"<code>{_text(r.path)}</code>", f"{r.largest:.2e}", f"{r.relative:.2e}"]
+            [
+                *([name] if len(sets) > 1 else []),
+                f"<code>{_text(r.path)}</code>",
+                f"{r.largest:.2e}",
+                f"{r.relative:.2e}",
+            ]
             for r in (*outputs, *worst[:8])
         ]
-    names = ["graph" if len(sets) > 1 else "", "layer", "largest difference", "relative"]
-    parts.append(_table(names, cells, numbers=(2, 3), raw=(1,)))
+    names = ["layer", "largest difference", "relative"]
+    if len(sets) > 1:
+        parts.append(_table(["graph", *names], cells, numbers=(2, 3), raw=(1,)))
+    else:
+        parts.append(_table(names, cells, numbers=(1, 2), raw=(0,)))
     return "\n".join(parts)
 
 

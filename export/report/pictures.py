@@ -118,10 +118,11 @@ def operators(profiles: Sequence[Profile], most: int = 12) -> str:
             top = max(spent) or 1.0
             for at, value in enumerate(spent):
                 if value > 0:
-                    axis.text(value + top * 0.02, at, _milliseconds(value), va="center")
+                    axis.text(value + top * 0.02, at, milliseconds_text(value), va="center")
             axis.set_xlim(0, top * 1.32)
-            axis.set_title(f"{profile.shape.label}: {_milliseconds(profile.milliseconds)} ms",
-                           loc="left", fontsize=11)  # fmt: skip
+            inside = sum(value for value, _ in profile.operators.values())
+            title = f"{profile.shape.label}: {milliseconds_text(inside)} ms in all"
+            axis.set_title(title, loc="left", fontsize=11)
             _bars(axis)
         return _svg(figure, "Milliseconds by operator and shape")
 
@@ -132,13 +133,13 @@ def blocks(profile: Profile) -> str:
         names = sorted((name for name in profile.blocks if name), key=_place)
         rows: list[tuple[str, dict[str, float]]] = []
         outside = profile.blocks.get("", {})
-        rows.append(("embeddings", {k: v for k, v in outside.items() if k == "embeddings"}))
+        rows.append(("in", {k: v for k, v in outside.items() if k == "embeddings"}))
         several = len({name.split("/")[0] for name in names}) > 1
         for name in names:
             side, _, block = name.partition("/block_")
             rows.append((f"{side[:3]} {block}" if several else block, profile.blocks[name]))
         rest = {k: v for k, v in outside.items() if k != "embeddings"}
-        rows.append(("head, rest", rest))
+        rows.append(("out", rest))
         figure, (axis,) = _figure(2.9)
         bottom = [0.0] * len(rows)
         at = range(len(rows))
@@ -244,7 +245,8 @@ def _place(block: str) -> tuple[bool, int]:
     return side == "decoder", int(number)
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds_text(value: float) -> str:
+    """Three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
