@@ -5,6 +5,7 @@ from typing import Any
 SIZES: dict[str, dict[str, Any]] = {
     "bert-base": {
         "task": "feature-extraction",
+        "model_type": "bert",
         "config": {
             "vocab_size": 30522,
             "hidden_dim": 768,
@@ -18,6 +19,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "llama-135m": {
         "task": "text-generation",
+        "model_type": "llama",
         "config": {
             "vocab_size": 49152,
             "hidden_dim": 576,
@@ -32,6 +34,8 @@ SIZES: dict[str, dict[str, Any]] = {
             "gated": True,
             "attention_bias": False,
             "projection_bias": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
         },
     },
 }
@@ -44,3 +48,19 @@ def build(name: str) -> Any:
     size = SIZES[name]
     cls = zoo.DecoderConfig if size["task"] == "text-generation" else zoo.EncoderConfig
     return zoo.TaskModel(cls(**size["config"]), size["task"])
+
+
+def save(name: str, folder: str) -> None:
+    """Writes a size as a Hugging Face folder, with a tokenizer that has a word for every row."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    import zoo
+
+    size = SIZES[name]["config"]["vocab_size"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {word: i for i, word in enumerate([*special, *(f"w{i}" for i in range(5, size))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    model = build(name)
+    model.tokenizer = zoo.Tokenizer(tokenizer)
+    model.save_pretrained(folder, model_type=SIZES[name]["model_type"])

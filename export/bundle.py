@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from export.errors import ExportError
@@ -286,7 +285,7 @@ def _graph_spec(converted: Converted, file: str) -> GraphSpec:
         inputs=specs(graph.inputs),
         outputs=specs(graph.outputs),
         operators=converted.operators,
-        parameters=int(sum(np.prod(v.shape) for v in converted.weights.values())),
+        parameters=converted.parameters,
         optional_inputs=sorted(graph.defaults),
     )
 

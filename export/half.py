@@ -5,6 +5,7 @@ so such a graph would not load. A bfloat16 bundle keeps its matrices in half the
 them to float32 where they are used: any runtime runs it, and those that fold constants cast once.
 """
 
+import dataclasses
 from typing import Any
 
 import ml_dtypes
@@ -72,7 +73,8 @@ def stored_in_bfloat16(converted: Converted) -> Converted:
     nodes = [*(cast[name] for name in sorted(cast)), *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-    return Converted(converted.graph, converted.proto, {**converted.weights, **rounded})
+    weights = {**converted.weights, **rounded}
+    return dataclasses.replace(converted, weights=weights)
 
 
 def _to_float32(name: str, output: str) -> onnx.NodeProto:

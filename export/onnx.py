@@ -8,6 +8,7 @@ initializers that lie in one external file, each once, under the path of its Ker
 import contextlib
 import hashlib
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -71,11 +72,15 @@ _CONVERTING = threading.Lock()
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph without its weights, and which variable each weight's name stands for."""
+    """A graph without its weights, and which variable each weight's name stands for.
+
+    Its `parameters` are the numbers that were learnt, however they are stored.
+    """
 
     graph: Graph
     proto: onnx.ModelProto
     weights: dict[str, Any]
+    parameters: int = 0
 
     @property
     def operators(self) -> dict[str, int]:
@@ -147,8 +152,9 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
     )
     _finish(proto, graph)
     _free_loops(proto.graph)
+    parameters = sum(math.prod(variable.shape) for variable in weights.values())
     _join_biases(proto.graph, weights)
-    return Converted(graph, proto, weights)
+    return Converted(graph, proto, weights, parameters)
 
 
 def _to_onnx(

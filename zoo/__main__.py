@@ -16,8 +16,8 @@ import zoo
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "list": ("zoo.commands", "list_", "Show recipes, tasks, architectures, data sources."),
     "train": ("zoo.commands", "train", "Train a model by a recipe; --resume goes on after a stop."),
-    "evaluate": ("export.commands", "evaluate", "Measure a run or a bundle on test data."),
-    "export": ("export.commands", "export", "Turn a run into an ONNX bundle or a SavedModel."),
+    "evaluate": ("export.commands.evaluate", "evaluate", "Measure a run or a bundle on test data."),
+    "export": ("export.commands.export", "export", "Turn a run into ONNX, SavedModel or LiteRT."),
     "verify": (
         "serve.commands",
         "verify",

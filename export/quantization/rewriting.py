@@ -6,6 +6,7 @@ MatMulInteger and DequantizeLinear.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def quantized(
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(converted.proto)
-    work = Converted(converted.graph, proto, dict(converted.weights))
+    work = replace(converted, proto=proto, weights=dict(converted.weights))
     rewriting = _Rewriting(work, settings, target, ranges)
     rewriting.run()
     return work
@@ -78,6 +79,9 @@ class _Rewriting:
             self._join_attention(by_output)
         for linear, kind in by_output.values():
             self._replace(linear.nodes, self._map(linear, kind))
+            if linear.activation is not None:  # slower than its halves, where the map adds the bias
+                result = linear.activation.output[0]
+                self.placed[result] = [_node("Gelu", [linear.output], [result], MICROSOFT)]
         self._tables()
         self._finish()
 

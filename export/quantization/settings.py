@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from export.errors import ExportError
+from export.quantization.choices import BLOCK_SIZES, EMBEDDINGS, HEADS, PRECISIONS, QUANTIZED
 
 Kind = Literal["float32", "int8", "int8-static", "int8-weights", "int4"]
 """How the weights of a linear map are kept and multiplied.
@@ -13,22 +14,6 @@ Kind = Literal["float32", "int8", "int8-static", "int8-weights", "int4"]
 - int8-weights, int4: 8 or 4 bits per block of weights; what they meet is brought to 8 bits by block
   where the processor multiplies those faster.
 """
-PRECISIONS = (
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "int8-static",
-    "int8-weights",
-    "int4",
-    "int8-int4",
-)
-"""What `to_onnx` takes. "int8-int4" reads with int8 and writes with int4: a decoder's prompt goes
-through a graph of its own, over the same cache; an encoder-decoder's encoder is int8, its decoder
-int4.
-"""
-QUANTIZED = PRECISIONS[3:]
-BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -57,11 +42,10 @@ class Quantization:
             raise ExportError(f"precision = {self.precision!r}: expected one of {list(QUANTIZED)}")
         if self.block_size not in BLOCK_SIZES:
             raise ExportError(f"block_size = {self.block_size}: expected one of {BLOCK_SIZES}")
-        heads = (None, "float32", "int8", "int8-weights", "int4")
-        if self.head not in heads:
-            raise ExportError(f"head = {self.head!r}: expected one of {heads[1:]}")
-        if self.embedding not in (None, "float32", "int8"):
-            raise ExportError(f"embedding = {self.embedding!r}: expected 'float32' or 'int8'")
+        if self.head not in (None, *HEADS):
+            raise ExportError(f"head = {self.head!r}: expected one of {HEADS}")
+        if self.embedding not in (None, *EMBEDDINGS):
+            raise ExportError(f"embedding = {self.embedding!r}: expected one of {EMBEDDINGS}")
 
     def kind_of(self, graph: str) -> Kind:
         """The kind of the linear maps of a graph."""
@@ -85,3 +69,6 @@ class Quantization:
             facts |= {"block_size": self.block_size, "symmetric": self.symmetric}
         facts |= {"head": self.head or "int8", "embedding": self.embedding or "int8"}
         return facts | {"left_in_float32": sorted(self.leave)}
+
+
+__all__ = ["BLOCK_SIZES", "PRECISIONS", "QUANTIZED", "Kind", "Quantization"]

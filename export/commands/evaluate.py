@@ -1,8 +1,7 @@
-"""The commands `zoo export` and `zoo evaluate`."""
+"""The command `zoo evaluate`, and the reading of examples that others share with it."""
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,121 +20,6 @@ def _open_run(folder: Path) -> Any:
     if (folder / "manifest.json").is_file():
         return None
     return Run.load(folder)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model to export, and what its bundle says of where it came from."""
-
-    model: Any
-    tokenizer: Any
-    name: str
-    facts: dict[str, Any]
-    max_new_tokens: int = 64
-
-
-def open_source(folder: Path, task: str | None) -> Source:
-    """The model of a run's folder or of a Hugging Face checkpoint.
-
-    Raises:
-        ExportError: It is a bundle.
-        ZooError: It is neither, or cannot be read.
-    """
-    if (folder / "manifest.json").is_file():
-        raise ExportError(f"{folder} is a bundle already; give the folder of a run or checkpoint")
-    if (folder / "config.json").is_file() and not (folder / "recipe.yaml").is_file():
-        import zoo
-
-        model = zoo.from_pretrained(folder, task=task)
-        model_type = model.pretrained["model_type"]
-        facts = {"checkpoint": folder.resolve().name, "model_type": model_type}
-        return Source(model, model.tokenizer, folder.resolve().name, facts)
-    if task is not None:
-        raise ExportError(f"--task goes with a checkpoint; {folder} is a run, which has its task")
-    from zoo.training.run import Run
-
-    run = Run.load(folder)
-    most = run.recipe.evaluation.generation.max_new_tokens
-    return Source(run.model, run.tokenizer, run.recipe.name, source_of(run), most)
-
-
-@click.command()
-@click.argument("folder", metavar="RUN|CHECKPOINT", type=click.Path(path_type=Path))
-@click.option("--to", "kind", type=click.Choice(["onnx", "saved_model"]), default="onnx")
-@click.option(
-    "--target",
-    type=click.Choice(["onnxruntime", "portable"]),
-    default="onnxruntime",
-    show_default=True,
-    help="Fused operators for ONNX Runtime, or standard operators only.",
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
-@click.option("--task", help="A checkpoint's task; by default what its config.json says.")
-@click.option("--name", help="The bundle's name; by default the recipe's or the checkpoint's.")
-@click.option("--opset", type=int, default=18, show_default=True)
-@click.option("--verify/--no-verify", default=True, show_default=True)
-@click.option("--overwrite", is_flag=True, help="Replace the folder where it exists.")
-def export(
-    folder: Path,
-    kind: str,
-    target: str,
-    out: Path,
-    task: str | None,
-    name: str | None,
-    opset: int,
-    verify: bool,
-    overwrite: bool,
-) -> None:
-    """Turn a trained RUN, or a Hugging Face CHECKPOINT, into a bundle or a SavedModel, verified
-    against Keras.
-    """
-    start_tensorflow()
-    from export import to_onnx, to_saved_model
-
-    console = Console(stderr=True)
-    started = time.perf_counter()
-    with console.status("loading the model") as status:
-        source = open_source(folder, task)
-        common = {"tokenizer": source.tokenizer, "verify": verify, "overwrite": overwrite}
-        if kind == "saved_model":
-            report = to_saved_model(source.model, out, progress=status.update, **common)
-        else:
-            manifest = to_onnx(
-                source.model,
-                out,
-                target=target,
-                opset=opset,
-                name=name or source.name,
-                max_new_tokens=source.max_new_tokens,
-                source=source.facts,
-                progress=status.update,
-                **common,
-            )
-            report = manifest.verification
-    seconds = time.perf_counter() - started
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    measured = "not verified"
-    if verify:
-        measured = f"largest difference from Keras {report['largest']:.2g}"
-        measured += f", allowed {report['tolerance']:g}"
-    click.echo(f"{out}: {size / 1e6:.1f} MB in {seconds:.1f} s; {measured}")
-
-
-def source_of(trained: Any) -> dict[str, Any]:
-    """Where a bundle came from, for its manifest."""
-    from zoo.config import to_mapping
-
-    return {
-        "recipe": to_mapping(trained.recipe),
-        "data_sha256": trained.metrics.get("data_sha256"),
-        "metrics": {
-            split: {
-                k: v for k, v in trained.metrics[split].items() if k not in ("groups", "seconds")
-            }
-            for split in ("validation", "test")
-            if split in trained.metrics
-        },
-    }
 
 
 @click.command()
@@ -160,7 +44,7 @@ def evaluate(
     """Measure a run (with Keras) or a bundle (through serve) on test data."""
     trained = _open_run(folder)
     recipe, manifest = _recipe_of(folder, trained)
-    examples = _examples(recipe, data, split)[:limit]
+    examples = read_examples(recipe, data, split)[:limit]
     if not examples:
         raise ExportError(f"there is no example in {data or f'the {split} split'}")
     group = group or (recipe.evaluation.group if recipe and data is None else None)
@@ -200,7 +84,7 @@ def _recipe_of(folder: Path, trained: Any) -> tuple[Any, Any]:
     return (recipe_from_mapping(mapping, where) if mapping else None), manifest
 
 
-def _examples(recipe: Any, data: Path | None, split: str) -> list[dict[str, Any]]:
+def read_examples(recipe: Any, data: Path | None, split: str) -> list[dict[str, Any]]:
     if data is not None:
         from zoo.data import read
 
