@@ -196,11 +196,11 @@ def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf
     shares = tf.reshape(tf.cast(shares, "float32"), [-1, shares.shape[-1]])
     kernels = [tf.convert_to_tensor(kernel) for kernel in kernels]
     biases = None if biases is None else [tf.convert_to_tensor(bias) for bias in biases]
-    chosen = tf.where(tf.reduce_max(shares, axis=0) > 0)[:, 0]
-    count = tf.size(chosen)
+    chosen = tf.reshape(tf.where(tf.reduce_max(shares, axis=0) > 0), [-1])
+    count = tf.size(chosen, "int64")
 
     def add(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        expert = chosen[step]
+        expert = tf.gather(chosen, step)
         share = tf.gather(shares, expert, axis=1)
         mine = tf.where(share > 0)  # (N, 1)
         given = tf.gather_nd(rows, mine)
@@ -210,13 +210,16 @@ def _experts(x: Any, shares: Any, kernels: Any, biases: Any, combine: Any) -> tf
             return y if biases is None else y + tf.gather(biases[which], expert)
 
         y = linear(combine(linear(given, 0), linear(given, 1)), 2)
-        y = tf.cast(y, "float32") * tf.gather_nd(share, mine)[:, None]
+        y = tf.cast(y, "float32") * tf.expand_dims(tf.gather_nd(share, mine), 1)
         return step + 1, tf.tensor_scatter_nd_add(total, mine, y)
 
     _, total = tf.while_loop(
         lambda step, _: step < count,
         add,
-        (tf.constant(0), tf.zeros_like(rows, "float32")),  # runtimes add up in no half precision
+        (
+            tf.constant(0, "int64"),
+            tf.zeros_like(rows, "float32"),
+        ),  # runtimes add up in no half precision
         shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, width])),
     )
     return tf.reshape(tf.cast(total, x.dtype), tf.shape(x))
