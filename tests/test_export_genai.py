@@ -4,6 +4,7 @@ The runtime itself opens bundles in `make interop`.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 import tiny
 
 import export
+import zoo
 from export.layouts.genai import GENAI_FILE, genai_config
 from serve.manifest import Manifest
 from zoo.generation import generate
@@ -132,10 +134,6 @@ def test_a_second_graph_runs_the_prompts(bundle):
 
 
 def test_special_tokens_and_defaults(tmp_path):
-    from dataclasses import replace
-
-    import zoo
-
     config = tiny.CONFIGS["decoder/learned-gelu-tanh"]
     plain = zoo.TaskModel(config, "text-generation")
     export.to_onnx(plain, tmp_path / "plain", verify=False)
@@ -147,6 +145,24 @@ def test_special_tokens_and_defaults(tmp_path):
     model = read(tmp_path / "named")["model"]
     assert model["eos_token_id"] == [5, 6]
     assert (model["pad_token_id"], model["bos_token_id"]) == (3, 4)
+
+
+def test_padding_is_no_ordinary_token(bundle):
+    """Where it is one, prompts that end with it would be cut."""
+    model, folder = bundle
+    manifest = Manifest.load(folder)
+    generation = manifest.generation.model_copy(update={"pad_token_id": 0, "eos_token_id": [7, 8]})
+    found = {
+        special: genai_config(
+            manifest.graphs["model"],
+            manifest.cache,
+            generation,
+            model.config,
+            special_ids=special,
+        )["model"]["pad_token_id"]
+        for special in (None, (0, 7), (7,))
+    }
+    assert found == {None: 0, (0, 7): 0, (7,): 7}
 
 
 @pytest.mark.parametrize("name", ["encoder/relative", "encoder-decoder/relative-rms"])
