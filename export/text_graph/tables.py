@@ -26,6 +26,19 @@ def codes() -> list[tuple[int, int]]:
     return found + [(code, _PAGE) for first, end in _EMPTY for code in range(first, end, _PAGE)]
 
 
+def by_character(answers: np.ndarray) -> np.ndarray:
+    """Answers about `codes()` as values of every character, [CHARACTERS]; surrogates have 0."""
+    firsts, counts = np.array(codes()).T
+    values = np.zeros(CHARACTERS, np.int64)
+    values[np.repeat(firsts, counts) + _within(counts)] = np.repeat(answers, counts)
+    return values
+
+
+def _within(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... within each run."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def look_up(graph: Wires, values: np.ndarray, elements: Wire, token: int = 0) -> Wire:
     """Each element's value, in pages of which equal ones are stored once.
 

@@ -11,7 +11,7 @@ from tokenizers import Regex, pre_tokenizers
 from export.errors import ExportError
 from export.text_graph.characters import Elements
 from export.text_graph.normalizers import ADVICE
-from export.text_graph.tables import CHARACTERS, TOKEN, codes, look_up
+from export.text_graph.tables import TOKEN, by_character, codes, look_up
 from export.text_graph.wires import Wire, Wires
 
 
@@ -72,16 +72,25 @@ def _isolated(step: Mapping[str, Any]) -> str | None:
     return pattern if pattern in _SPLITS else None
 
 
+def members(*patterns: str) -> np.ndarray:
+    """For each character the number of the pattern that matches it, from 1, as the library's
+    regular expressions see it; 0 for none.
+    """
+    text = "".join(chr(code) for code, _ in codes())
+    answers = np.zeros(len(text), np.int64)
+    for number, pattern in enumerate(patterns, 1):
+        matched = np.ones(len(text), bool)
+        others = pre_tokenizers.Split(Regex(pattern), "removed").pre_tokenize_str(text)
+        for _, (start, end) in others:
+            matched[start:end] = False
+        answers[matched] = number
+    return by_character(answers)
+
+
 @cache
 def _runs() -> np.ndarray:
     """Punctuation 1, numbers 2, others 0."""
-    values = np.zeros(CHARACTERS, np.int64)
-    for value, pattern in ((1, r"\p{P}"), (2, r"\p{N}")):
-        cutter = pre_tokenizers.Split(Regex(pattern), "removed")
-        for code, count in codes():
-            if not cutter.pre_tokenize_str(chr(code)):
-                values[code : code + count] = value
-    return values
+    return members(r"\p{P}", r"\p{N}")
 
 
 def _punctuation_runs(graph: Wires, elements: Elements) -> Wire:
@@ -136,12 +145,13 @@ INSIDE, ALONE, DROPPED = 0, 1, 2
 @cache
 def _cutting(kind: str) -> np.ndarray:
     """What the library does at each character, between two letters."""
-    cutter = getattr(pre_tokenizers, kind)()
-    values = np.zeros(CHARACTERS, np.int64)
-    for code, count in codes():
-        parts = cutter.pre_tokenize_str(f"a{chr(code)}a")
-        values[code : code + count] = {1: INSIDE, 2: DROPPED, 3: ALONE}[len(parts)]
-    return values
+    text = "a".join(["", *(chr(code) for code, _ in codes()), ""])
+    answers = np.full(len(text), DROPPED, np.int64)
+    for _, (start, end) in getattr(pre_tokenizers, kind)().pre_tokenize_str(text):
+        answers[start:end] = INSIDE
+        if end == start + 1 and start % 2:  # a letter between two of these is a word, too
+            answers[start] = ALONE
+    return by_character(answers[1::2])
 
 
 def _by_class(graph: Wires, elements: Elements, kind: str) -> Words:
@@ -154,24 +164,13 @@ def _by_class(graph: Wires, elements: Elements, kind: str) -> Words:
     return numbered(graph, elements.kept(graph, stays), graph.keep(starts, stays))
 
 
-LETTER, NUMBER, SPACE, OTHER, FOUND = 1, 2, 3, 4, 5
+OTHER, LETTER, NUMBER, SPACE, FOUND = range(5)
 
 
 @cache
 def _gpt2_classes() -> np.ndarray:
-    """The classes that GPT-2's expression tells apart, as the library's regular expressions see
-    them.
-    """
-    values = np.full(CHARACTERS, OTHER, np.int64)
-    patterns = ((LETTER, r"\p{L}"), (NUMBER, r"\p{N}"), (SPACE, r"\s"))
-    cutters = [
-        (value, pre_tokenizers.Split(Regex(pattern), "removed")) for value, pattern in patterns
-    ]
-    for code, count in codes():
-        for value, cutter in cutters:
-            if not cutter.pre_tokenize_str(chr(code)):
-                values[code : code + count] = value
-    return values
+    """The classes that GPT-2's expression tells apart."""
+    return members(r"\p{L}", r"\p{N}", r"\s")
 
 
 def _gpt2(graph: Wires, elements: Elements) -> Words:
