@@ -3,12 +3,15 @@ alone in the precisions that transformers does not have.
 """
 
 import json
+import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .document import blocks, inside
 from .registry import Case, Found
 
 NEW_TOKENS = 12
@@ -16,6 +19,8 @@ LENGTHS = (9, 2, 6)
 """Tokens of the prompts, which are continued one by one and together."""
 END, ORDINARY = 2, 5
 """The sources' end token; ids below the other are special tokens'."""
+PAGE = "chat"
+"""Its name in docs/layouts.md."""
 SERVED = "served.json"
 """The prompts, and how `serve` continues them; beside the export."""
 TEXTS = (
@@ -49,13 +54,19 @@ def cases() -> list[Case]:
     heads = {"head_dim": 16}  # sizes that GroupQueryAttention takes, its own rotary included
     words = {**heads, "vocab_size": 600}
     rows: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
+        ("page", "llama/grouped", "onnxruntime", {"vocab_size": 600}, {"page": True}),
         ("llama", "llama/grouped", "onnxruntime", words, {"tokenizer": "bpe"}),
         ("llama-int8-int4", "llama/biases", "onnxruntime", heads, {"precision": "int8-int4"}),
         ("llama-float16", "llama/biases", "onnxruntime", heads, {"precision": "float16"}),
         ("llama-portable", "llama/older-config-llama3", "portable", {}, {}),
         ("mistral", "mistral/window", "onnxruntime", words, {"tokenizer": "sentencepiece"}),
-        ("gpt2", "gpt2/plain", "onnxruntime", {"n_embd": 48, "n_head": 3}, {}),
-        ("gpt2-portable", "gpt2/plain", "portable", {"vocab_size": 600}, {"tokenizer": "byte"}),
+        (
+            "gpt2",
+            "gpt2/plain",
+            "onnxruntime",
+            {"n_embd": 48, "n_head": 3, "vocab_size": 600},
+            {"tokenizer": "byte"},
+        ),
         ("bloom", "bloom/plain", "onnxruntime", {"hidden_size": 48, "n_head": 3}, {}),
         (
             "gpt_neox",
@@ -66,7 +77,6 @@ def cases() -> list[Case]:
             {},
         ),
         ("gemma2", "gemma2/longer-than-window", "onnxruntime", heads, {}),
-        ("qwen3", "qwen3/window-in-upper-layers", "onnxruntime", heads, {}),
         (
             "gpt_oss",
             "gpt_oss/longer-than-window",
@@ -82,6 +92,9 @@ def cases() -> list[Case]:
 
 
 def export(case: Case, checkpoint: Path, out: Path) -> None:
+    if "page" in case.settings:
+        _export_page(checkpoint, out)
+        return
     import zoo
     from export import to_onnx
     from serve.generate import Generator
@@ -99,6 +112,38 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
     alone = [generator.generate_ids([prompt], settings)[0] for prompt in prompts]
     text = json.dumps({"prompts": prompts, "together": together, "alone": alone})
     (out.parent / SERVED).write_text(text + "\n")
+
+
+def _export_page(checkpoint: Path, out: Path) -> None:
+    """By the lines of docs/layouts.md; and how `serve` then continues the text in them."""
+    import zoo
+    from serve.generate import Generator
+
+    shutil.copytree(checkpoint, out / "checkpoints" / PAGE)
+    _tokenizer("bpe").save(out / "checkpoints" / PAGE)
+    code, client = blocks(PAGE)
+    with inside(out):
+        exec(compile(code, "docs/layouts.md", "exec"), {})
+        (text,) = re.findall(r'encode\("(.*)"\)', client)
+        (length,) = re.findall(r"max_length=(\d+)", client)
+        prompt = zoo.Tokenizer.load(f"bundles/{PAGE}").encode(text).ids
+        generator = Generator(f"bundles/{PAGE}")
+    settings = generator.settings(max_new_tokens=int(length) - len(prompt))
+    (answer,) = generator.generate_ids([prompt], settings)
+    (out.parent / SERVED).write_text(json.dumps({"text": text, "ids": prompt + answer}) + "\n")
+
+
+def _check_page(out: Path) -> Found:
+    _, client = blocks(PAGE)
+    names: dict[str, Any] = {}
+    with inside(out):
+        exec(compile(client, "docs/layouts.md", "exec"), names)
+    served = json.loads((out.parent / SERVED).read_text())
+    found = Found(tokens=(0, 0))
+    _compare(found, "serve", [names["generator"].get_sequence(0).tolist()], [served["ids"]])
+    if not names["text"].startswith(served["text"]):
+        found.problems.append(f"{names['text']!r} does not begin with {served['text']!r}")
+    return found
 
 
 def _tokenizer(kind: str) -> Any:
@@ -130,6 +175,8 @@ def _tokenizer(kind: str) -> Any:
 
 
 def check(case: Case, checkpoint: Path, out: Path) -> Found:
+    if "page" in case.settings:
+        return _check_page(out)
     import onnxruntime_genai
     import torch
     import transformers
