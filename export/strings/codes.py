@@ -56,12 +56,13 @@ class PageTable:
     """
 
     def __init__(self, values: np.ndarray, other: int = 0) -> None:
-        pages, index = np.unique(
-            np.concatenate([values, np.full(_PAGE, other, values.dtype)]).reshape(-1, _PAGE),
-            axis=0,
-            return_inverse=True,
-        )
-        self.pages, self.index = pages.astype("int32").ravel(), index.astype("int32").ravel()
+        whole = np.concatenate([values, np.full(_PAGE, other, values.dtype)])
+        numbers: dict[bytes, int] = {}
+        index = [
+            numbers.setdefault(page.tobytes(), len(numbers)) for page in whole.reshape(-1, _PAGE)
+        ]
+        self.pages = np.frombuffer(b"".join(numbers), values.dtype).astype("int32")
+        self.index = np.array(index, "int32")
 
     def __call__(self, codes: tf.Tensor) -> tf.Tensor:
         """int32, as many as `codes`."""

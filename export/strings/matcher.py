@@ -34,8 +34,13 @@ class Matcher:
         self.looks = sorted({look for atom in atoms for look in atom.looks}, key=repr)
         names = [atom.pattern for atom in atoms] + [look.atom or "" for look in self.looks]
         self.names = sorted(set(names))
-        members = np.stack([character_set(name) for name in self.names], axis=1)
-        kinds, classes = np.unique(members, axis=0, return_inverse=True)
+        if len(self.names) > 62:
+            raise InexactError("a regular expression of very many kinds of characters")
+        members = sum(
+            character_set(name).astype("int64") << place for place, name in enumerate(self.names)
+        )
+        found, classes = np.unique(members, return_inverse=True)
+        kinds = found[:, None] >> np.arange(len(self.names)) & 1 > 0
         nothing = np.zeros((1, len(self.names)), bool)
         self.kinds = np.concatenate([kinds, nothing])  # the last: an added token, or no character
         self.classes = PageTable(classes.ravel().astype("int32"), other=len(kinds))
