@@ -13,13 +13,18 @@ TOLERANCES = {
 """Absolute, for outputs of the order of 1 to 10."""
 
 HALF_TOLERANCES = {
-    "float16": 1e-2,  # measured 4.8e-3
-    "bfloat16": 4e-2,  # measured 1.9e-2
+    "float16": 3e-2,  # measured 4.8e-3; 1.1e-2 where scores are not scaled
+    "bfloat16": 2e-1,  # measured 1.9e-2; 8e-2 likewise
 }
 """ONNX in half precision against float32: root mean square of the difference over that of the
-values. Ten times that for mixtures of experts: rounding may choose another of two that are as good
-(measured 2.4e-2 and 2.6e-1).
+values.
 """
+
+MIXTURE_TOLERANCES = {
+    "float16": 1e-1,  # measured 2.4e-2
+    "bfloat16": 5e-1,  # measured 2.6e-1
+}
+"""The same of mixtures of experts: rounding may choose another expert of two that are as good."""
 
 QUANTIZED_TOLERANCES = {
     "int8": 0.1,

@@ -9,7 +9,12 @@ from export.errors import VerificationError
 from export.models import prepared, tokenizer_of
 from export.quantization.agreement import Agreement
 from export.reference import reference_values
-from export.tolerances import HALF_TOLERANCES, QUANTIZED_TOLERANCES, TOLERANCES
+from export.tolerances import (
+    HALF_TOLERANCES,
+    MIXTURE_TOLERANCES,
+    QUANTIZED_TOLERANCES,
+    TOLERANCES,
+)
 from serve.errors import ServeError
 from serve.manifest import Manifest
 from serve.selfcheck import replay
@@ -59,8 +64,8 @@ def allowed(manifest: Manifest) -> dict[str, Any]:
         return {"measure": "relative", "tolerance": tolerance}
     if manifest.precision in HALF_TOLERANCES:
         mixture = any("Loop" in graph.operators for graph in manifest.graphs.values())
-        tolerance = HALF_TOLERANCES[manifest.precision] * (10 if mixture else 1)
-        return {"measure": "relative", "tolerance": tolerance}
+        table = MIXTURE_TOLERANCES if mixture else HALF_TOLERANCES
+        return {"measure": "relative", "tolerance": table[manifest.precision]}
     return {"measure": "largest", "tolerance": TOLERANCES[manifest.precision]}
 
 

@@ -14,7 +14,7 @@ import export
 import serve
 import zoo
 from export.models import prepared
-from export.tolerances import HALF_TOLERANCES
+from export.tolerances import HALF_TOLERANCES, MIXTURE_TOLERANCES
 from serve.generate import Generator
 from serve.manifest import Manifest
 from serve.session import Session, SessionOptions
@@ -86,8 +86,8 @@ def test_values_are_those_of_float32(name, precision, target, bundle) -> None:
     """By relative root mean square, steps included; on other inputs than the export's own too."""
     model, manifest = bundle(name, precision, target)
     report = manifest.verification
-    mixture = 10 if model.config.num_experts else 1
-    assert report["tolerance"] == HALF_TOLERANCES[precision] * mixture
+    table = MIXTURE_TOLERANCES if model.config.num_experts else HALF_TOLERANCES
+    assert report["tolerance"] == table[precision]
     assert 0 < report["largest"] <= report["tolerance"]
     assert export.compare_bundle(model, manifest.folder, seed=5)["largest"] <= report["tolerance"]
     unoptimised = serve.replay(manifest.folder, SessionOptions(optimization="none"))
