@@ -28,6 +28,16 @@ class Elements:
         parts = (self.codes, self.rows, self.pieces)
         return Elements(*[graph.keep(part, condition) for part in parts])
 
+    def prefixed(self, graph: Wires, text: str, where: Wire) -> "Elements":
+        """The same with `text` before the places `where` [N]."""
+        source, nth = graph.repeats(graph.cast(where) * len(text) + 1)
+        added = graph.take(where, source) & (nth < len(text))
+        letters = graph.take([ord(letter) for letter in text], graph.op("Min", nth, len(text) - 1))
+        codes, rows, pieces = (
+            graph.take(part, source) for part in (self.codes, self.rows, self.pieces)
+        )
+        return Elements(graph.where(added, letters, codes), rows, pieces)
+
 
 def read(graph: Wires, texts: Wire) -> Elements:
     """The characters of texts [B].

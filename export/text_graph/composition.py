@@ -1,17 +1,57 @@
-"""Canonical composition: what NFC and NFKC do to a decomposed text."""
+"""Canonical order and composition: what NFC and its kin do to a decomposed text."""
 
+import unicodedata
 from functools import cache
 
+import numpy as np
 from onnx import TensorProto
 from tokenizers import normalizers
 
 from export.errors import ExportError
 from export.text_graph.characters import Elements
-from export.text_graph.normalizers import classes
-from export.text_graph.tables import TOKEN, KeyTable, codes, look_up
+from export.text_graph.tables import CHARACTERS, TOKEN, KeyTable, codes, look_up
 from export.text_graph.wires import Wire, Wires
 
 _WIDE = 1 << 21
+
+
+@cache
+def classes() -> np.ndarray:
+    """Canonical combining classes in the library's version of Unicode, [CHARACTERS]: as ranks,
+    starters have 0.
+
+    They are found by what the library swaps; Python's own table only says where to look.
+    """
+    order = normalizers.NFD().normalize_str
+    ladder: dict[int, str] = {}
+    for code in range(0x300, 0xD800):
+        number = unicodedata.combining(chr(code))
+        known = number == 240 or order("\u0345" + chr(code)) == chr(code) + "\u0345"
+        if number and known and order(chr(code)) == chr(code):  # not newer than the library
+            ladder.setdefault(number, chr(code))
+    marks = [ladder[number] for number in sorted(ladder)]
+    ranks = np.zeros(CHARACTERS, np.int64)
+    for code, count in codes():
+        mark = chr(code)
+        if code < 0x300 or count > 1:
+            continue
+        sinks = order(marks[-1] + mark) != marks[-1] + mark
+        if order(mark) == mark and (sinks or order(mark + marks[0]) != mark + marks[0]):
+            above = sum(order(other + mark) != other + mark for other in marks)
+            ranks[code] = 1 + len(marks) - above
+    return ranks
+
+
+def reorder(graph: Wires, elements: Elements) -> Elements:
+    """Marks behind a character in their canonical order."""
+    rank = look_up(graph, classes(), elements.codes)
+    starter = rank.equals(0) | ~graph.before(elements.pieces, -1).equals(elements.pieces)
+    count = graph.size(rank)
+    wide = int(classes().max()) + 1
+    keys = graph.sums(graph.cast(starter)) * wide + rank
+    keys = keys * graph.op("Max", count, 1) + graph.upto(count)
+    _, order = graph.ops("TopK", keys, count, outputs=2, axis=0, largest=0, sorted=1)
+    return Elements(graph.take(elements.codes, order), elements.rows, elements.pieces)
 
 
 @cache

@@ -1,7 +1,6 @@
 """What a tokenizer changes in a text first, as tables by character."""
 
 import json
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -11,6 +10,7 @@ from tokenizers import Tokenizer, models, normalizers
 
 from export.errors import ExportError
 from export.text_graph.characters import Elements
+from export.text_graph.composition import compose, reorder
 from export.text_graph.tables import CHARACTERS, TOKEN, codes, look_up
 from export.text_graph.wires import Wires
 
@@ -42,8 +42,6 @@ def stages(facts: Facts | None) -> list[Stage]:
             close()
             found.append(reorder)
             if kind.endswith("C"):
-                from export.text_graph.composition import compose
-
                 found.append(compose)
         elif kind in BY_CHARACTER:
             table.append(step)
@@ -95,14 +93,8 @@ def _prefix(text: str) -> Stage:
     """A text before each piece that is not empty."""
 
     def stage(graph: Wires, elements: Elements) -> Elements:
-        token = elements.codes >= TOKEN
-        first = ~graph.before(elements.pieces, -1).equals(elements.pieces) & ~token
-        source, nth = graph.repeats(graph.cast(first) * len(text) + 1)
-        added = graph.take(first, source) & (nth < len(text))
-        letters = graph.take([ord(letter) for letter in text], graph.op("Min", nth, len(text) - 1))
-        codes_ = graph.where(added, letters, graph.take(elements.codes, source))
-        rows, pieces = (graph.take(x, source) for x in (elements.rows, elements.pieces))
-        return Elements(codes_, rows, pieces)
+        first = ~graph.before(elements.pieces, -1).equals(elements.pieces)
+        return elements.prefixed(graph, text, first & (elements.codes < TOKEN))
 
     return stage
 
@@ -117,10 +109,11 @@ def backend_of(steps: list[Facts]) -> normalizers.Normalizer:
 
 @cache
 def replacements(steps: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What these steps (JSON) make of each character: (places [CHARACTERS] into, counts, and the
-    pool).
+    """What these steps (JSON) make of each character.
 
-    The entries 0 and 1 of counts stand for "itself": place -1.
+    Returns:
+        [CHARACTERS] where its replacement begins in the pool, -1 for a character that stays;
+        [CHARACTERS] how long the replacement is; the pool of code points.
     """
     change = backend_of(json.loads(steps)).normalize_str
     pool: list[int] = []
@@ -164,42 +157,3 @@ def _mapping(steps: str) -> Stage:
         )
 
     return stage
-
-
-@cache
-def classes() -> np.ndarray:
-    """Canonical combining classes in the library's version of Unicode, [CHARACTERS]: as ranks,
-    starters have 0.
-
-    They are found by what the library swaps; Python's own table only says where to look.
-    """
-    order = normalizers.NFD().normalize_str
-    ladder: dict[int, str] = {}
-    for code in range(0x300, 0xD800):
-        number = unicodedata.combining(chr(code))
-        known = number == 240 or order("\u0345" + chr(code)) == chr(code) + "\u0345"
-        if number and known and order(chr(code)) == chr(code):  # not newer than the library
-            ladder.setdefault(number, chr(code))
-    marks = [ladder[number] for number in sorted(ladder)]
-    ranks = np.zeros(CHARACTERS, np.int64)
-    for code, count in codes():
-        mark = chr(code)
-        if code < 0x300 or count > 1:
-            continue
-        sinks = order(marks[-1] + mark) != marks[-1] + mark
-        if order(mark) == mark and (sinks or order(mark + marks[0]) != mark + marks[0]):
-            above = sum(order(other + mark) != other + mark for other in marks)
-            ranks[code] = 1 + len(marks) - above
-    return ranks
-
-
-def reorder(graph: Wires, elements: Elements) -> Elements:
-    """Marks behind a character in their canonical order."""
-    rank = look_up(graph, classes(), elements.codes)
-    starter = rank.equals(0) | ~graph.before(elements.pieces, -1).equals(elements.pieces)
-    count = graph.size(rank)
-    wide = int(classes().max()) + 1
-    keys = graph.sums(graph.cast(starter)) * wide + rank
-    keys = keys * graph.op("Max", count, 1) + graph.upto(count)
-    _, order = graph.ops("TopK", keys, count, outputs=2, axis=0, largest=0, sorted=1)
-    return Elements(graph.take(elements.codes, order), elements.rows, elements.pieces)

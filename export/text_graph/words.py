@@ -43,7 +43,7 @@ def cut(graph: Wires, elements: Elements, facts: Mapping[str, Any] | None) -> Wo
         return _by_class(graph, elements, kind)
     if kind == "ByteLevel":
         if facts["add_prefix_space"]:
-            elements = prefixed(graph, elements)
+            elements = _spaced(graph, elements)
         found = _gpt2(graph, elements) if facts["use_regex"] else _whole(graph, elements)
         return replace(found, spelt=True)
     steps = facts["pretokenizers"] if kind == "Sequence" else [facts]
@@ -129,14 +129,11 @@ def _whole(graph: Wires, elements: Elements) -> Words:
     return numbered(graph, elements, never)
 
 
-def prefixed(graph: Wires, elements: Elements, mark: str = " ") -> Elements:
+def _spaced(graph: Wires, elements: Elements) -> Elements:
     """A space before each piece that does not begin with one."""
     first = ~graph.before(elements.pieces, -1).equals(elements.pieces)
-    lacks = first & (elements.codes < TOKEN) & ~elements.codes.equals(ord(mark))
-    source, nth = graph.repeats(graph.cast(lacks) + 1)
-    added = graph.take(lacks, source) & nth.equals(0)
-    codes_ = graph.where(added, ord(mark), graph.take(elements.codes, source))
-    return Elements(codes_, graph.take(elements.rows, source), graph.take(elements.pieces, source))
+    lacks = first & (elements.codes < TOKEN) & ~elements.codes.equals(ord(" "))
+    return elements.prefixed(graph, " ", lacks)
 
 
 INSIDE, ALONE, DROPPED = 0, 1, 2
