@@ -188,6 +188,16 @@ def test_sentences_are_pooled_by_the_client_and_by_serve(tmp_path):
     close(served, vectors, "portable_bundle")
 
 
+def test_checkpoints_promise_no_input_that_the_model_lacks(tmp_path):
+    expected = {"bert": ["input_ids", "token_type_ids", "attention_mask"]}
+    for name in ("bert", "roberta"):
+        values = {**BERT, "type_vocab_size": 2 if name == "bert" else 1, "pad_token_id": 0}
+        model = with_tokenizer(model_of(name, values, "feature-extraction"))
+        model.save_pretrained(tmp_path / name, model_type=name)
+        names = read(tmp_path / name / "tokenizer_config.json")["model_input_names"]
+        assert names == expected.get(name, ["input_ids", "attention_mask"])
+
+
 def test_what_optimum_cannot_run_or_name_is_refused(tmp_path):
     decoder = model_of("llama", LLAMA, "text-generation")
     with pytest.raises(export.ExportError, match="'portable'"):

@@ -108,12 +108,12 @@ def written_configs(model: Any, found: Any) -> dict[str, dict[str, Any]]:
 
 def name_inputs(model: Any, folder: Path) -> None:
     """Takes segments from the inputs that a folder's `tokenizer_config.json` promises where the
-    model knows none: the reference would feed them and fail.
+    model tells none apart: the reference would feed them and fail.
     """
     path = folder / "tokenizer_config.json"
     values = read_json(path)
     names = values.get("model_input_names") or []
-    if model.config.token_types or "token_type_ids" not in names:
+    if model.config.token_types > 1 or "token_type_ids" not in names:
         return
     values["model_input_names"] = [name for name in names if name != "token_type_ids"]
     write_json(path, values)
