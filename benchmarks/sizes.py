@@ -41,6 +41,9 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "mask_token")
+
+
 def build(name: str) -> Any:
     """The Keras model of a size."""
     import zoo
@@ -57,10 +60,11 @@ def save(name: str, folder: str) -> None:
     import zoo
 
     size = SIZES[name]["config"]["vocab_size"]
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = {word: i for i, word in enumerate([*special, *(f"w{i}" for i in range(5, size))])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    roles = dict(zip(ROLES, ("[PAD]", "<s>", "</s>", "[UNK]", "[MASK]"), strict=True))
+    words = [*roles.values(), *(f"w{i}" for i in range(len(roles), size))]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     model = build(name)
-    model.tokenizer = zoo.Tokenizer(tokenizer)
+    model.tokenizer = zoo.Tokenizer(tokenizer, roles)
     model.save_pretrained(folder, model_type=SIZES[name]["model_type"])

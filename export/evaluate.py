@@ -106,7 +106,8 @@ def _texts(manifest: Manifest, batch_size: int, options: SessionOptions | None) 
 def _likelihoods(manifest: Manifest, batch_size: int, options: SessionOptions | None) -> Predictor:
     """Scores texts in the windows of `zoo.evaluation`, so that figures may be compared."""
     generator = Generator(manifest, options)
-    tokenizer = Tokenizer.load(manifest.folder)
+    generator.reader = generator.decoder  # where prompts have a graph of their own: the one that
+    tokenizer = Tokenizer.load(manifest.folder)  # writes, as it is rounded more
 
     def predict(examples: Sequence[Example]) -> list[dict[str, float]]:
         texts = [example["text"] for example in examples]

@@ -436,7 +436,8 @@ def write_graph(
         weights: The bundle's external data.
         progress: Called with the bytes of each weight that was written.
     """
-    proto = converted.proto
+    proto = onnx.ModelProto()
+    proto.CopyFrom(converted.proto)
     for tensor in proto.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if array.nbytes >= SMALL:

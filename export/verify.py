@@ -12,6 +12,7 @@ from export.reference import reference_values
 from export.tolerances import (
     HALF_TOLERANCES,
     MIXTURE_TOLERANCES,
+    QUANTIZED_MIXTURE_TOLERANCE,
     QUANTIZED_TOLERANCES,
     TOLERANCES,
 )
@@ -59,11 +60,12 @@ def compare_bundle(model: Any, folder: str | Path, seed: int = 1) -> dict[str, A
 
 def allowed(manifest: Manifest) -> dict[str, Any]:
     """How a bundle's values are measured, and how far off they may be."""
+    mixture = any("Loop" in graph.operators for graph in manifest.graphs.values())
     if manifest.quantization is not None:
-        tolerance = QUANTIZED_TOLERANCES[manifest.precision]
+        tolerance = QUANTIZED_MIXTURE_TOLERANCE if mixture else 0.0
+        tolerance = max(tolerance, QUANTIZED_TOLERANCES[manifest.precision])
         return {"measure": "relative", "tolerance": tolerance}
     if manifest.precision in HALF_TOLERANCES:
-        mixture = any("Loop" in graph.operators for graph in manifest.graphs.values())
         table = MIXTURE_TOLERANCES if mixture else HALF_TOLERANCES
         return {"measure": "relative", "tolerance": table[manifest.precision]}
     return {"measure": "largest", "tolerance": TOLERANCES[manifest.precision]}

@@ -77,6 +77,7 @@ class _Rewriting:
                 by_output[linear.output] = (linear, kind)
         if self.fused:
             self._join_attention(by_output)
+            self._join_siblings(by_output)
         for linear, kind in by_output.values():
             self._replace(linear.nodes, self._map(linear, kind))
             if linear.activation is not None:  # slower than its halves, where the map adds the bias
@@ -206,12 +207,12 @@ class _Rewriting:
 
     def _joined_map(self, maps: list[Linear], output: str) -> Linear:
         names = [linear.weight for linear in maps]
-        name = names[0].replace("query", "query_key_value")
+        name = _joint_name(names)
         self.work.weights[name] = joined([self.work.weights[n] for n in names])
         bias = None
         if maps[0].bias is not None:
             biases = [linear.bias for linear in maps if linear.bias is not None]
-            bias = biases[0].replace("query", "query_key_value")
+            bias = _joint_name(biases)
             self.work.weights[bias] = joined([self.work.weights[n] for n in biases])
         nodes = tuple(node for linear in maps for node in linear.nodes)
         return Linear(nodes, maps[0].x, name, bias, output, rows=False, head=False)
@@ -230,6 +231,26 @@ class _Rewriting:
         new.input[0], new.input[1], new.input[2] = whole.output, "", ""
         self.dropped |= {old.output[0] for old in whole.nodes}
         self._replace([node], [*self._map(whole, kind), new])
+
+    def _join_siblings(self, by_output: dict[str, tuple[Linear, Kind]]) -> None:
+        """Maps of one layer that read the same, such as gate and up, become one map and a split."""
+        families: dict[tuple[Any, ...], list[Linear]] = {}
+        for linear, kind in by_output.values():
+            plain = linear.activation is None and not linear.head
+            layer = linear.weight.rsplit("/", 2)[0] if plain else linear.weight
+            families.setdefault((linear.x, layer, kind, linear.bias is None), []).append(linear)
+        for (_, _, kind, _), maps in families.items():
+            if len(maps) < 2:
+                continue
+            for linear in maps:
+                del by_output[linear.output]
+            whole = self._joined_map(maps, f"{maps[0].output}/joint")
+            sizes = f"{whole.output}/sizes"
+            widths = np.array([self.work.weights[m.weight].shape[1] for m in maps], "int64")
+            self.work.proto.graph.initializer.append(numpy_helper.from_array(widths, sizes))
+            outputs = [linear.output for linear in maps]
+            split = _node("Split", [whole.output, sizes], outputs, axis=-1)
+            self._replace(whole.nodes, [*self._map(whole, kind), split])
 
     def _join_bidirectional(
         self, node: onnx.NodeProto, maps: list[Linear], by_output: dict[str, tuple[Linear, Kind]]
@@ -345,6 +366,12 @@ class _Rewriting:
         domains = {entry.domain for entry in self.work.proto.opset_import}
         if self.fused and MICROSOFT not in domains:
             self.work.proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+
+def _joint_name(names: list[str]) -> str:
+    """block_0/attention/{query,key,value}/kernel -> block_0/attention/query_key_value/kernel."""
+    layer, _, kind = names[0].rsplit("/", 2)
+    return f"{layer}/{'_'.join(name.rsplit('/', 2)[1] for name in names)}/{kind}"
 
 
 def _node(
