@@ -14,7 +14,7 @@ import tiny
 
 import export
 import zoo
-from export import bundle, saved_model, staging
+from export import bundle, saved_model, saved_model_verify, staging
 from export.staging import staged
 from zoo import Tokenizer
 
@@ -180,7 +180,7 @@ def interrupted(*_: Any, **__: Any) -> None:
         (bundle, "write_graph", "onnx"),
         (bundle, "reference_values", "onnx"),
         (bundle, "replay_bundle", "onnx"),
-        (saved_model, "_compare", "saved_model"),
+        (saved_model, "compare", "saved_model"),
         (saved_model, "_write_extra", "saved_model"),
     ],
 )
@@ -265,13 +265,13 @@ def test_a_bundle_that_differs_from_keras_is_not_written(name, value, out, monke
 @pytest.mark.parametrize("value", [0.1, float("nan")])
 @pytest.mark.parametrize("name", [NAME, "decoder/untied"])
 def test_a_saved_model_that_differs_is_not_written(name, value, out, monkeypatch) -> None:
-    model, honest = tiny.model(name), saved_model.reference_values
+    model, honest = tiny.model(name), saved_model_verify.reference_values
 
     def reference(*args: Any, **kwargs: Any) -> Any:
         spoiled(model, value)
         return honest(*args, **kwargs)
 
-    monkeypatch.setattr(saved_model, "reference_values", reference)
+    monkeypatch.setattr(saved_model_verify, "reference_values", reference)
     fails(
         lambda: export.to_saved_model(model, out),
         out,

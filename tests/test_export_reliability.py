@@ -19,9 +19,12 @@ import export
 from export.staging import staged
 from serve.manifest import Manifest
 
-NAME = "encoder-decoder/sinusoidal-postnorm"
+NAME = "encoder/sinusoidal"
+TWO_GRAPHS = "encoder-decoder/sinusoidal-postnorm"
+PATIENCE = 250
+"""Seconds after which a process that says nothing is given up, on a machine that does much else."""
 TESTS = Path(__file__).parent
-STAGES = ("converting encoder", "writing decoder", "computing reference values in Keras",
+STAGES = ("converting model", "writing model", "computing reference values in Keras",
           "verifying through serve")  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="these processes are forked")
@@ -65,7 +68,7 @@ class Child:
         self.worker, self.log, self.go, self.pid = worker, log, go, pid
 
     def reaches(self, stage: str) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while stage not in self.said():
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.01)
@@ -192,19 +195,19 @@ def fails(call: Callable[[], Any], message: str) -> None:
 def test_who_comes_second_is_told_at_once(overwrite, worker, out) -> None:
     child = worker.start(out, stop=STAGES[1], overwrite=overwrite, wait=False)
     child.reaches(STAGES[1])
-    model = tiny.model("encoder/sinusoidal")
+    model = tiny.model(NAME)
     message = "another export is writing .*bundle at this moment"
     fails(lambda: export.to_onnx(model, out, overwrite=overwrite), message)
     fails(lambda: export.to_saved_model(model, out, overwrite=overwrite), message)
     child.go.touch()
     child.reaches("done")
-    assert Manifest.load(out, check="full").task == "text2text-generation"
+    assert Manifest.load(out, check="full").task == tiny.task_of(NAME)
     assert entries(out.parent) == ["bundle"]
 
 
-def test_of_many_that_start_together_one_wins(worker, out) -> None:
-    children = [worker.start(out, wait=False) for _ in range(3)]
-    deadline = time.monotonic() + 120
+def test_of_two_that_start_together_one_wins(worker, out) -> None:
+    children = [worker.start(out, wait=False) for _ in range(2)]
+    deadline = time.monotonic() + PATIENCE
     ends: list[str] = []
     while len(ends) < len(children):
         ends = [
@@ -222,11 +225,9 @@ def test_of_many_that_start_together_one_wins(worker, out) -> None:
 # --- a full disk ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("to", "most"), [("onnx", 4_000), ("onnx", 40_000), ("saved_model", 40_000)]
-)
+@pytest.mark.parametrize(("to", "most"), [("onnx", 4_000), ("saved_model", 10_000)])
 def test_a_full_disk_is_named(to, most, worker, out) -> None:
-    """No file may grow beyond a limit: the weights do not fit, or a smaller file does not."""
+    """No file may grow beyond a limit."""
     child = worker.start(out, to=to, most=most)
     assert child.code() == 0
     (end,) = [line for line in child.said() if line.startswith(("refused", "done"))]
@@ -239,11 +240,11 @@ def test_a_full_disk_is_named(to, most, worker, out) -> None:
 
 def test_another_process_writes_the_same_bytes(worker, out) -> None:
     """Another hash seed, another working folder, and a relative path with another name."""
-    child = worker.start("elsewhere/another")
+    child = worker.start("elsewhere/another", model=TWO_GRAPHS)
     assert child.code() == 0
     assert child.said()[-1] == "done"
     export.to_onnx(tiny.model("encoder/alibi"), out.parent / "before", verify=False)
-    export.to_onnx(tiny.model(NAME), out, name="bundle")
+    export.to_onnx(tiny.model(TWO_GRAPHS), out, name="bundle")
     made = sums(out)
     assert made == sums(worker.folder / "elsewhere" / "another")
     assert {"encoder.onnx", "decoder.onnx", "model.onnx.data", "manifest.json"} <= set(made)
@@ -256,7 +257,7 @@ def test_what_graphs_share_is_stored_once(out) -> None:
     """The data file is as long as the model's weights, though both graphs hold the embedding and
     the head is the embedding too.
     """
-    model = tiny.model(NAME)
+    model = tiny.model(TWO_GRAPHS)
     manifest = export.to_onnx(model, out, verify=False)
     sizes = [4 * math.prod(weight.shape) for weight in model.weights]
     weights = sum(size for size in sizes if size >= 1024)
