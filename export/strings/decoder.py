@@ -178,17 +178,10 @@ def _replace(spec: Spec) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _strip(spec: Spec) -> Callable[[tf.Tensor], tf.Tensor]:
-    content = rf"\x{{{ord(spec['content']):x}}}"
-    start, stop = spec["start"], spec["stop"]
-
-    def call(strings: tf.Tensor) -> tf.Tensor:
-        if start:
-            strings = tf.strings.regex_replace(strings, rf"\A{content}{{0,{start}}}", "", False)
-        if stop:
-            strings = tf.strings.regex_replace(strings, rf"{content}{{1,{stop}}}\z", "", False)
-        return strings
-
-    return call
+    if spec["stop"]:
+        raise InexactError("the decoder Strip at a text's end, where the library fails itself")
+    front = rf"\A\x{{{ord(spec['content']):x}}}{{0,{spec['start']}}}"
+    return lambda strings: tf.strings.regex_replace(strings, front, "", False)
 
 
 def _following(text: str, prefix: str, cleans: bool) -> str:
