@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.errors import ExportError
+from zoo.checkpoints.deferred import initialize, set_value, without_values
 from zoo.tasks import TaskModel
 
 COMPUTED = ("float32", "float16", "bfloat16")
@@ -35,11 +36,13 @@ def prepared(model: Any, dtype: str = "float32") -> TaskModel:
     mirrored = any(isinstance(v.value, tf.distribute.DistributedValues) for v in model.weights)
     if not mirrored and model.dtype_policy.name == dtype:
         return model
-    copy = type(model).from_config({**model.get_config(), "dtype": dtype})
+    with without_values() as waiting:
+        copy = type(model).from_config({**model.get_config(), "dtype": dtype})
     for target, source in zip(copy.weights, model.weights, strict=True):
         value = keras.ops.convert_to_numpy(source)
         _refuse_overflow(source.path, value, target.dtype)
-        target.assign(value)
+        set_value(target, value)
+    initialize(waiting)  # what is no weight
     copy.tokenizer, copy.pretrained = model.tokenizer, model.pretrained
     return copy
 

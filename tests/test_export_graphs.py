@@ -12,7 +12,8 @@ from parity import goldens
 import zoo
 from export.graphs import onnx_graphs
 from export.onnx import all_nodes, convert
-from zoo.backbones.config import TransformerConfig
+from zoo.backbones.config import TransformerConfig, architecture_of
+from zoo.checkpoints.deferred import without_values
 from zoo.checkpoints.family import Family
 
 NODES_PER_LAYER: dict[str, tuple[int, ...]] = {
@@ -92,7 +93,8 @@ def config_of(model_type: str, layers: int) -> TransformerConfig:
 @functools.cache
 def operators(config: TransformerConfig) -> list[Counter]:
     """Each graph's operators; equal facts are converted once."""
-    model = zoo.TaskModel(config, TASKS[zoo.backbones.config.architecture_of(config)])
+    with without_values():  # graphs are made without them
+        model = zoo.TaskModel(config, TASKS[architecture_of(config)])
     protos = [convert(model, g, "onnxruntime", 18).proto for g in onnx_graphs(model, "buffer")]
     return [Counter(node.op_type for node in all_nodes(proto.graph)) for proto in protos]
 
