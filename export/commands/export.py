@@ -42,7 +42,7 @@ FORMATS: dict[tuple[str, str | None], Format] = {
         "export.bundle:to_onnx", _BUNDLE, (("layout", "optimum"),), bundle=True
     ),
     ("onnx", "triton"): Format(
-        "export.layouts.triton:to_triton", _BUNDLE - {"report"} | {"version"}, bundle=True
+        "export.layouts.triton:to_triton", _BUNDLE - {"report", "name"} | {"version"}, bundle=True
     ),
     ("saved_model", None): Format("export.saved_model:to_saved_model", _SAVED),
     ("saved_model", "tf_serving"): Format(
@@ -156,7 +156,8 @@ def export(
         if form.bundle:
             settings |= _quantization(options, given, source)
             settings |= {"source": source.facts, "max_new_tokens": source.max_new_tokens}
-            settings["name"] = options["name"] or source.name
+            if "name" in form.options:
+                settings["name"] = options["name"] or source.name
         module, _, function = form.function.partition(":")
         result = getattr(importlib.import_module(module), function)(
             source.model,

@@ -1,0 +1,108 @@
+"""The command `zoo export`: every form from one table, options that mean nothing are wrong use."""
+
+import json
+from pathlib import Path
+
+import keras
+import pytest
+from click.testing import CliRunner, Result
+
+import zoo
+from export.commands.export import FORMATS, export
+from serve.manifest import Manifest
+
+TEXTS = ["a fine film", "a dull plot", "good actors", "nobody likes it"] * 8
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A classifier in Hugging Face's form."""
+    keras.utils.set_random_seed(0)
+    tokenizer = zoo.Tokenizer.train("wordpiece", TEXTS, vocab_size=80)
+    config = zoo.EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_dim=32,
+        num_layers=1,
+        num_heads=2,
+        token_types=2,
+        max_length=48,
+        norm_position="post",
+        norm_epsilon=1e-12,
+        embedding_norm=True,
+    )
+    head = {"pooling": "cls", "hidden_activation": "tanh"}
+    model = zoo.TaskModel(config, "text-classification", labels=["bad", "good"], head=head)
+    model.tokenizer = tokenizer
+    folder = tmp_path_factory.mktemp("checkpoint") / "reviews"
+    model.save_pretrained(folder, model_type="bert")
+    return folder
+
+
+def run(checkpoint: Path, out: Path, *words: str) -> Result:
+    return CliRunner().invoke(export, [str(checkpoint), "--out", str(out), *words])
+
+
+MADE = {
+    ("onnx", None): "manifest.json",
+    ("onnx", "optimum"): "model.onnx",
+    ("onnx", "triton"): "config.pbtxt",
+    ("saved_model", None): "saved_model.pb",
+    ("saved_model", "tf_serving"): "1/saved_model.pb",
+    ("litert", None): "model.tflite",
+    ("text_onnx", None): "",
+}
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: "-".join(filter(None, form)))
+def test_every_form_is_made(form, checkpoint, tmp_path) -> None:
+    kind, layout = form
+    out = tmp_path / ("reviews.onnx" if kind == "text_onnx" else "reviews")
+    words = ["--to", kind, *(["--layout", layout] if layout else [])]
+    result = run(checkpoint, out, *words)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert (out / MADE[form] if MADE[form] else out).is_file()
+    assert "MB in" in result.output
+    again = run(checkpoint, out, *words, *(["--version", "1"] if layout == "tf_serving" else []))
+    assert again.exit_code != 0 and "exists" in str(again.exception)
+
+
+def test_a_quantised_bundle_with_its_budget_and_page(checkpoint, tmp_path) -> None:
+    data = tmp_path / "examples.jsonl"
+    lines = [{"text": t, "label": "good" if "good" in t else "bad"} for t in TEXTS]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--precision", "int8", "--data", str(data), "--metric", "accuracy"]
+    words += ["--max-drop", "0.3", "--report", str(tmp_path / "page")]
+    result = run(checkpoint, tmp_path / "small", *words)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert "accuracy" in result.output and "float32" in result.output
+    assert (tmp_path / "page" / "index.html").is_file()
+    manifest = Manifest.load(tmp_path / "small")
+    assert manifest.precision == "int8"
+    assert manifest.quantization["quality"]["examples"] == len(TEXTS)
+    assert manifest.source["model_type"] == "bert"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to", "litert", "--layout", "optimum"], "no layouts"),
+        (["--to", "saved_model", "--layout", "triton"], "tf_serving"),
+        (["--to", "litert", "--opset", "17"], "--opset means nothing"),
+        (["--to", "onnx", "--pair"], "--pair means nothing"),
+        (["--max-drop", "0.1"], "--max-drop goes with a quantised"),
+        (["--precision", "int8", "--metric", "f1"], "--metric goes with --max-drop"),
+        (["--precision", "int3"], "int3"),
+    ],
+)
+def test_wrong_use_is_named(words, said, checkpoint, tmp_path) -> None:
+    result = run(checkpoint, tmp_path / "out", *words)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_form_does_not_have_is_an_error(checkpoint, tmp_path) -> None:
+    for words in (["--to", "litert", "--precision", "int4"], ["--precision", "int8-int4"]):
+        result = run(checkpoint, tmp_path / "out", *words)
+        assert result.exit_code == 1 and "int4" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
