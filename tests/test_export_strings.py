@@ -215,18 +215,19 @@ def test_special_tokens_pairs_and_cuts(processor) -> None:
     tokenizer.backend.post_processor = PROCESSORS[processor]
     made = TensorTokenizer(tokenizer)
     draw = random.Random(3)
-    texts = fuzz_text.lines(FEW)[60:260]
+    texts = fuzz_text.lines(FEW)[60:180]
     pairs = draw.sample(texts, len(texts))
-    for length in (6, 11, 24, None):
+    for length in (6, 24, None):
         for second in (None, pairs):
             expected = tokenizer.encode_raw(texts, second, length)
             given = None if second is None else tf.constant(second)
             found = made.encode(tf.constant(texts), given, length)
+            ids, kinds = found["input_ids"].numpy(), found["token_type_ids"].numpy()
             sizes = found["attention_mask"].numpy().sum(axis=1)
-            for i, encoding in enumerate(expected):
-                assert found["input_ids"][i, : sizes[i]].numpy().tolist() == encoding.ids
-                assert found["token_type_ids"][i, : sizes[i]].numpy().tolist() == encoding.type_ids
-            assert found["input_ids"].shape[1] == max(map(len, expected))
+            for row, kind, size, encoding in zip(ids, kinds, sizes, expected, strict=True):
+                assert row[:size].tolist() == encoding.ids
+                assert kind[:size].tolist() == encoding.type_ids
+            assert ids.shape[1] == max(map(len, expected))
 
 
 def test_bytes_that_are_no_text_are_replaced() -> None:
