@@ -22,6 +22,8 @@ import export
 import zoo
 from export.saved_model import EXTRA
 
+pytestmark = pytest.mark.timeout(900)  # an export traces and compares; machines may be busy
+
 TEXTS = ["Hello, world!", "naïve ½", "", "日本語 a", "x " * 60]
 PAIRS = ["again", "", "c d e", "日本", "y " * 40]
 
