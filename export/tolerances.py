@@ -27,7 +27,7 @@ MIXTURE_TOLERANCES = {
 """The same of mixtures of experts: rounding may choose another expert of two that are as good."""
 
 QUANTIZED_TOLERANCES = {
-    "int8": 0.1,  # measured 0.075
+    "int8": 0.3,  # measured 0.075; 0.15 on all-MiniLM-L6-v2 with ids at random, 0.10 with texts
     "int8-static": 0.5,  # measured 0.27, on ids that calibration had not seen
     "int8-weights": 0.1,  # measured 0.038
     "int4": 0.6,  # measured 0.41
