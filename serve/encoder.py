@@ -17,6 +17,8 @@ from serve.tokenizer import TextTokenizer
 
 Truncation = Literal["cut", "error"]
 
+CPU_TOKENS, DEVICE_TOKENS = 512, 4096
+
 
 class EncoderPipeline(ABC):
     """Base of the pipelines that read a text once and answer about it.
@@ -25,7 +27,8 @@ class EncoderPipeline(ABC):
         manifest: The bundle.
         options: How to run its graph.
         batch_size: Most texts per run of the graph.
-        batch_tokens: Most tokens per run, padding included.
+        batch_tokens: Most tokens per run, padding included; by default `CPU_TOKENS` on a CPU,
+            where what a run holds should fit the caches, and `DEVICE_TOKENS` elsewhere.
     """
 
     pair_names: tuple[str, str] = ("text", "pair")  # keys of a dict input
@@ -39,13 +42,14 @@ class EncoderPipeline(ABC):
         manifest: Manifest,
         options: SessionOptions | None = None,
         batch_size: int = 32,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.tokenizer = TextTokenizer.of(manifest, self.cut, self.stride(manifest))
         self.session = Session(manifest.path(manifest.graphs["model"].file), options)
         self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
+        on_cpu = self.session.device == "cpu"
+        self.batch_tokens = batch_tokens or (CPU_TOKENS if on_cpu else DEVICE_TOKENS)
         missing = [name for name in self.outputs if name not in self.session.outputs]
         if missing:
             raise BundleError(

@@ -183,8 +183,9 @@ def test_a_quantised_bundle_answers_nearly_as_keras_does(
 
 def test_operators_of_quantised_graphs(bundle) -> None:
     encoder = operators(bundle("encoder", "int8"), "model")
-    assert encoder["QAttention"] == 2  # queries, keys and values in one
-    assert encoder["DynamicQuantizeMatMul"] == 6
+    # queries, keys and values in one; output, up, down
+    assert encoder["DynamicQuantizeMatMul"] == 2 * 4
+    assert encoder["MultiHeadAttention"] == encoder["Split"] == 2
     assert "BiasGelu" not in encoder
     decoder = operators(bundle("decoder", "int4"), "model")
     # projections in one, output, gate and up in one, down; the head

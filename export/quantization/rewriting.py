@@ -1,6 +1,6 @@
 """Puts quantised operators in the place of linear maps and look-ups.
 
-The targets' operators: `onnxruntime` has DynamicQuantizeMatMul, MatMulNBits, QAttention and
+The targets' operators: `onnxruntime` has DynamicQuantizeMatMul, MatMulNBits and
 GatherBlockQuantized; `portable` says the same with the standard DynamicQuantizeLinear,
 MatMulInteger and DequantizeLinear.
 """
@@ -76,7 +76,7 @@ class _Rewriting:
             if kind != "float32":
                 by_output[linear.output] = (linear, kind)
         if self.fused:
-            self._join_attention(by_output)
+            self._join_grouped(by_output)
             self._join_siblings(by_output)
         for linear, kind in by_output.values():
             self._replace(linear.nodes, self._map(linear, kind))
@@ -181,12 +181,12 @@ class _Rewriting:
             self.work.proto.graph.initializer.append(numpy_helper.from_array(value, name))
         return [_node("QuantizeLinear", [x, *names[1:]], [names[0]])], names
 
-    # --- attention ---
+    # --- joint maps ---
 
-    def _join_attention(self, by_output: dict[str, tuple[Linear, Kind]]) -> None:
-        """Queries, keys and values of one tensor become one map: read once, multiplied at once."""
+    def _join_grouped(self, by_output: dict[str, tuple[Linear, Kind]]) -> None:
+        """Queries, keys and values that GroupQueryAttention takes side by side are one map."""
         for node in self.work.proto.graph.node:
-            if node.op_type not in ("GroupQueryAttention", "MultiHeadAttention"):
+            if node.op_type != "GroupQueryAttention":
                 continue
             found = [by_output.get(name) for name in node.input[:3]]
             maps = [linear for linear, _ in filter(None, found)]
@@ -200,10 +200,13 @@ class _Rewriting:
             )
             if not joinable:
                 continue
-            if node.op_type == "GroupQueryAttention":
-                self._join_grouped(node, maps, kinds.pop(), by_output)
-            elif kinds == {"int8"}:
-                self._join_bidirectional(node, maps, by_output)
+            for linear in maps:
+                del by_output[linear.output]
+            whole = self._joined_map(maps, f"{maps[0].output}/query_key_value")
+            new = _copy(node)
+            new.input[0], new.input[1], new.input[2] = whole.output, "", ""
+            self.dropped |= {old.output[0] for old in whole.nodes}
+            self._replace([node], [*self._map(whole, kinds.pop()), new])
 
     def _joined_map(self, maps: list[Linear], output: str) -> Linear:
         names = [linear.weight for linear in maps]
@@ -216,21 +219,6 @@ class _Rewriting:
             self.work.weights[bias] = joined([self.work.weights[n] for n in biases])
         nodes = tuple(node for linear in maps for node in linear.nodes)
         return Linear(nodes, maps[0].x, name, bias, output, rows=False, head=False)
-
-    def _join_grouped(
-        self,
-        node: onnx.NodeProto,
-        maps: list[Linear],
-        kind: Kind,
-        by_output: dict[str, tuple[Linear, Kind]],
-    ) -> None:
-        for linear in maps:
-            del by_output[linear.output]
-        whole = self._joined_map(maps, f"{maps[0].output}/query_key_value")
-        new = _copy(node)
-        new.input[0], new.input[1], new.input[2] = whole.output, "", ""
-        self.dropped |= {old.output[0] for old in whole.nodes}
-        self._replace([node], [*self._map(whole, kind), new])
 
     def _join_siblings(self, by_output: dict[str, tuple[Linear, Kind]]) -> None:
         """Maps of one layer that read the same, such as gate and up, become one map and a split."""
@@ -251,44 +239,6 @@ class _Rewriting:
             outputs = [linear.output for linear in maps]
             split = _node("Split", [whole.output, sizes], outputs, axis=-1)
             self._replace(whole.nodes, [*self._map(whole, kind), split])
-
-    def _join_bidirectional(
-        self, node: onnx.NodeProto, maps: list[Linear], by_output: dict[str, tuple[Linear, Kind]]
-    ) -> None:
-        facts = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        inputs = [*node.input, *[""] * 10]
-        width = self.work.weights[maps[0].weight].shape[1]
-        plain = (
-            not any(inputs[5:10])  # no bias on the scores, no past
-            and not (inputs[3] and maps[0].bias)
-            and all(self.work.weights[linear.weight].shape[1] == width for linear in maps)
-        )
-        if not plain:
-            return
-        for linear in maps:
-            del by_output[linear.output]
-        whole = self._joined_map(maps, "")
-        name = self._channels(whole)
-        bias = inputs[3] or whole.bias
-        if bias is None:
-            bias = f"{name}/no_bias"
-            zeros = np.zeros(3 * width, "float32")
-            self.work.proto.graph.initializer.append(numpy_helper.from_array(zeros, bias))
-        nodes, (levels, scale, zero) = self._levels(whole.x, static=False)
-        mask = inputs[4]
-        given = [levels, name, bias, scale, f"{name}/scale", mask, zero]
-        given.append(self._no_offset(3 * width))
-        kept = {k: facts[k] for k in ("num_heads", "scale", "mask_filter_value") if k in facts}
-        nodes.append(_node("QAttention", given, [node.output[0]], MICROSOFT, **kept))
-        self.dropped |= {old.output[0] for old in whole.nodes}
-        self._replace([node], nodes)
-
-    def _no_offset(self, width: int) -> str:
-        name = f"zero_points_{width}"
-        if not any(tensor.name == name for tensor in self.work.proto.graph.initializer):
-            zeros = np.zeros(width, "int8")
-            self.work.proto.graph.initializer.append(numpy_helper.from_array(zeros, name))
-        return name
 
     # --- tables ---
 
