@@ -17,8 +17,6 @@ from serve.tokenizer import TextTokenizer
 
 Truncation = Literal["cut", "error"]
 
-CPU_TOKENS, DEVICE_TOKENS = 512, 4096
-
 
 class EncoderPipeline(ABC):
     """Base of the pipelines that read a text once and answer about it.
@@ -27,8 +25,7 @@ class EncoderPipeline(ABC):
         manifest: The bundle.
         options: How to run its graph.
         batch_size: Most texts per run of the graph.
-        batch_tokens: Most tokens per run, padding included; by default `CPU_TOKENS` on a CPU,
-            where what a run holds should fit the caches, and `DEVICE_TOKENS` elsewhere.
+        batch_tokens: Most tokens per run, padding included; by default `tokens_per_run`.
     """
 
     pair_names: tuple[str, str] = ("text", "pair")  # keys of a dict input
@@ -48,8 +45,7 @@ class EncoderPipeline(ABC):
         self.tokenizer = TextTokenizer.of(manifest, self.cut, self.stride(manifest))
         self.session = Session(manifest.path(manifest.graphs["model"].file), options)
         self.batch_size = batch_size
-        on_cpu = self.session.device == "cpu"
-        self.batch_tokens = batch_tokens or (CPU_TOKENS if on_cpu else DEVICE_TOKENS)
+        self.batch_tokens = batch_tokens or tokens_per_run(manifest, self.session.device)
         missing = [name for name in self.outputs if name not in self.session.outputs]
         if missing:
             raise BundleError(
@@ -152,6 +148,15 @@ class EncoderPipeline(ABC):
                     mine = values[line]
                     results[row][name] = mine[: sizes[row]] if name in self.by_token else mine
         return results
+
+
+def tokens_per_run(manifest: Manifest, device: str) -> int:
+    """Positions that a run of the graph should have at most.
+
+    On a CPU what a run of 8-bit maps holds should fit the caches; float32 weights are four times
+    the bytes, and better read for more positions at once.
+    """
+    return 512 if device == "cpu" and manifest.precision.startswith("int8") else 4096
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

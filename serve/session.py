@@ -39,7 +39,7 @@ PACKAGES = {
 }
 # Where a provider keeps tensors, for buffers that stay on the device between calls.
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
-_SLOWER_ON_CPU = ["SkipLayerNormFusion"]  # twice the time of the sum and the norm it replaces
+_SLOWER_ON_CPU = ["SkipLayerNormFusion", "BiasGeluFusion"]  # than the two operators they replace
 _OTHER: np.dtype = np.dtype(object)
 _DTYPES: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),

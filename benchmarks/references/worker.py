@@ -39,6 +39,7 @@ class Serve:
         from serve.session import Session, SessionOptions
 
         manifest, options = Manifest.load(folder), SessionOptions(threads=THREADS)
+        self.manifest = manifest
         if manifest.cache is None:
             self.session = Session(manifest.path(manifest.graphs["model"].file), options)
         else:
@@ -46,10 +47,10 @@ class Serve:
 
     def encode(self, batch: int, length: int) -> None:
         from serve.batching import token_batches
-        from serve.encoder import CPU_TOKENS
+        from serve.encoder import tokens_per_run
 
-        feeds = encoder_inputs(batch, length)
-        for rows in token_batches([length] * batch, CPU_TOKENS, batch):  # as pipelines do
+        feeds, most = encoder_inputs(batch, length), tokens_per_run(self.manifest, "cpu")
+        for rows in token_batches([length] * batch, most, batch):  # as pipelines do
             self.session.run({name: values[rows] for name, values in feeds.items()})
 
     def prefill(self, length: int) -> None:

@@ -26,7 +26,6 @@ class Linear:
         output: y's name.
         rows: W is [out, in], as tied embeddings are.
         head: It maps to the vocabulary.
-        activation: The BiasGelu that adds b, where one does.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -36,7 +35,6 @@ class Linear:
     output: str
     rows: bool
     head: bool
-    activation: onnx.NodeProto | None = None
 
 
 class Finder:
@@ -102,11 +100,8 @@ class Finder:
             other = next((name for name in reader.input if name != output), output)
             if self.shape(other) == (shape[0 if rows else 1],):
                 nodes, output, bias = [node, reader], reader.output[0], other
-        activation = None
-        if reader is not None and reader.op_type == "BiasGelu" and self.shape(reader.input[1]):
-            bias, activation = reader.input[1], reader
         head = rows or weight.startswith("head/")
-        return Linear(tuple(nodes), node.input[0], weight, bias, output, rows, head, activation)
+        return Linear(tuple(nodes), node.input[0], weight, bias, output, rows, head)
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> Any:

@@ -80,9 +80,6 @@ class _Rewriting:
             self._join_siblings(by_output)
         for linear, kind in by_output.values():
             self._replace(linear.nodes, self._map(linear, kind))
-            if linear.activation is not None:  # slower than its halves, where the map adds the bias
-                result = linear.activation.output[0]
-                self.placed[result] = [_node("Gelu", [linear.output], [result], MICROSOFT)]
         self._tables()
         self._finish()
 
@@ -224,8 +221,7 @@ class _Rewriting:
         """Maps of one layer that read the same, such as gate and up, become one map and a split."""
         families: dict[tuple[Any, ...], list[Linear]] = {}
         for linear, kind in by_output.values():
-            plain = linear.activation is None and not linear.head
-            layer = linear.weight.rsplit("/", 2)[0] if plain else linear.weight
+            layer = linear.weight if linear.head else linear.weight.rsplit("/", 2)[0]
             families.setdefault((linear.x, layer, kind, linear.bias is None), []).append(linear)
         for (_, _, kind, _), maps in families.items():
             if len(maps) < 2:
