@@ -226,6 +226,7 @@ class _Rewriting:
         for (_, _, kind, _), maps in families.items():
             if len(maps) < 2:
                 continue
+            maps = sorted(maps, key=_place)
             for linear in maps:
                 del by_output[linear.output]
             whole = self._joined_map(maps, f"{maps[0].output}/joint")
@@ -312,6 +313,13 @@ class _Rewriting:
         domains = {entry.domain for entry in self.work.proto.opset_import}
         if self.fused and MICROSOFT not in domains:
             self.work.proto.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+
+def _place(linear: Linear) -> tuple[int, str]:
+    """Where a map stands among its siblings, however the conversion ordered them."""
+    name = linear.weight.rsplit("/", 2)[-2]
+    order = ("query", "key", "value", "gate", "up")
+    return (order.index(name) if name in order else len(order), linear.weight)
 
 
 def _joint_name(names: list[str]) -> str:
