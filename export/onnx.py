@@ -419,6 +419,8 @@ class WeightsFile:
             self._stream.write(b"\0" * (-self._stream.tell() % alignment))
             self._places[name] = (self._stream.tell(), array.nbytes)
             self._stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        elif self._places[name][1] != array.nbytes:
+            raise ExportError(f"two different weights are called {name!r}: one would be lost")
         return self._places[name]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.errors import ExportError
 from export.graphs import KEEP
 from export.lowering import MICROSOFT
 from export.onnx import Converted, all_nodes, graphs_of
@@ -37,8 +36,7 @@ def quantized(
         target: The target it was converted for.
         ranges: For "int8-static", what was seen in calibration.
 
-    Raises:
-        ExportError: The target has no operator for what is asked.
+    What a target does not have was refused before, by `export.precision`.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(converted.proto)
@@ -60,14 +58,6 @@ class _Rewriting:
         self.dropped: set[str] = set()  # nodes, by their first output
         self.placed: dict[str, list[onnx.NodeProto]] = {}  # what stands in a node's place
         self.levels: dict[str, tuple[str, str, str]] = {}  # a tensor in 8 bits, scale, zero point
-        if self.kind == "int4" and not self.fused:
-            raise ExportError(
-                "precision 'int4' needs target 'onnxruntime': the standard operators of the "
-                "opsets that are written here have no 4-bit weights; choose that target, or "
-                "'int8-weights'"
-            )
-        if self.kind == "int8-static" and ranges is None:
-            raise ExportError("precision 'int8-static' needs calibration data: give some")
 
     def run(self) -> None:
         by_output: dict[str, tuple[Linear, Kind]] = {}
