@@ -43,6 +43,14 @@ def evaluate_bundle(
             f"task {manifest.task!r} makes no predictions that could be measured; "
             f"those of {sorted(_PREDICTORS)} do"
         )
+    needed = _KEYS[manifest.task]
+    for number, example in enumerate(examples, 1):
+        missing = [key for key in needed if key not in example]
+        if missing:
+            raise ExportError(
+                f"example {number} has no {missing[0]!r}: {manifest.task} needs the keys "
+                f"{list(needed)}, found {sorted(example)}"
+            )
     predictions: list[Any] = []
     predict = _PREDICTORS[manifest.task](manifest, batch_size, options)
     for start in range(0, len(examples), 16 * batch_size):
@@ -164,6 +172,14 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[start : start + size]
 
 
+_KEYS = {
+    "text-classification": ("text",),
+    "token-classification": ("tokens",),
+    "question-answering": ("question", "context"),
+    "fill-mask": ("text",),
+    "text-generation": ("text",),
+    "text2text-generation": ("source",),
+}
 _PREDICTORS: dict[str, Callable[[Manifest, int, SessionOptions | None], Predictor]] = {
     "text-classification": _classes,
     "token-classification": _tags,

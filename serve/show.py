@@ -144,7 +144,7 @@ def show_report(name: str, report: dict[str, Any]) -> None:
     """Print the report of `serve.selfcheck.replay`."""
     console = Console(highlight=False)
     if report["cases"]:
-        table = Table("case", "graph", "output", "largest difference")
+        table = Table("case", "graph", "output", _measure(report))
         for case, graphs in report["cases"].items():
             for graph, outputs in graphs.items():
                 for output, gap in outputs.items():
@@ -155,11 +155,17 @@ def show_report(name: str, report: dict[str, Any]) -> None:
         console.print(f"{report['tokenizer_texts']} texts give the reference's token ids")
     if report["has_reference"]:
         console.print(
-            f"largest difference {report['largest']:.3g}, allowed {report['tolerance']:g}, "
+            f"{_measure(report)} {report['largest']:.3g}, allowed {report['tolerance']:g}, "
             f"in {report['seconds']:.1f} s"
         )
     else:
         console.print("the bundle carries no reference values to replay")
+
+
+def _measure(report: dict[str, Any]) -> str:
+    """What the report's figures are."""
+    relative = report.get("measure") == "relative"
+    return "difference as a share" if relative else "largest difference"
 
 
 def _bytes(size: int) -> str:
@@ -176,7 +182,7 @@ def _verification(report: dict[str, Any]) -> str:
     rest = {k: v for k, v in report.items() if k not in ("cases", "largest", "tolerance")}
     if "largest" not in report:
         return _short(rest)
-    said = f"largest difference from Keras {report['largest']:.2g}, allowed {report['tolerance']:g}"
+    said = f"{_measure(report)} from Keras {report['largest']:.2g}, allowed {report['tolerance']:g}"
     rest = {key: value for key, value in rest.items() if value and value is not True}
     return f"{said}, {_short(rest)}" if rest else said
 

@@ -1,6 +1,7 @@
 """The command `zoo export`: every form from one table, options that mean nothing are wrong use."""
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -74,7 +75,7 @@ def test_a_quantised_bundle_with_its_budget_and_page(checkpoint, tmp_path) -> No
     words += ["--max-drop", "0.3", "--report", str(tmp_path / "page")]
     result = run(checkpoint, tmp_path / "small", *words)
     assert result.exit_code == 0, result.output + repr(result.exception)
-    assert "accuracy" in result.output and "float32" in result.output
+    assert "accuracy" in result.output and "in float32" in result.output
     assert (tmp_path / "page" / "index.html").is_file()
     manifest = Manifest.load(tmp_path / "small")
     assert manifest.precision == "int8"
@@ -98,6 +99,35 @@ def test_wrong_use_is_named(words, said, checkpoint, tmp_path) -> None:
     result = run(checkpoint, tmp_path / "out", *words)
     assert result.exit_code == 2
     assert said in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "no example"),
+        ([{"text": "a film", "label": "meh"}], "'meh'"),
+        ([{"txt": "a film", "lab": "good"}], "has no|label None"),
+    ],
+)
+def test_data_that_measures_nothing_is_refused(lines, said, checkpoint, tmp_path) -> None:
+    data = tmp_path / "examples.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["--precision", "int8", "--data", str(data), "--max-drop", "0.3"]
+    result = run(checkpoint, tmp_path / "out", *words)
+    assert result.exit_code == 1
+    assert re.search(said, str(result.exception)), result.exception
+    assert list(tmp_path.iterdir()) == [data]
+
+
+def test_a_head_that_the_family_does_not_have_is_refused(tmp_path) -> None:
+    config = zoo.EncoderConfig(
+        vocab_size=40, hidden_dim=16, num_layers=1, num_heads=2, token_types=2,
+        norm_position="post", norm_epsilon=1e-12, embedding_norm=True,
+    )  # fmt: skip
+    model = zoo.TaskModel(config, "text-classification", labels=["a", "b"])
+    with pytest.raises(zoo.ConfigError, match="pooling = 'cls', not 'mean'"):
+        model.save_pretrained(tmp_path / "it", model_type="bert")
     assert list(tmp_path.iterdir()) == []
 
 

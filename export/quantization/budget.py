@@ -83,6 +83,8 @@ class Trial:
             ExportError: The budget does not hold, whatever is left in float32.
         """
         settings = self.settings
+        if self.data is not None and not self.data:
+            raise ExportError("there is no example in the data: give some")
         needed = budget is not None or settings.precision == "int8-static"
         if not needed:
             return settings, {}
@@ -219,7 +221,7 @@ class Trial:
     # --- measures ---
 
     def _measure(self, base: Manifest, budget: Budget) -> "Measure":
-        if self.data is None:
+        if self.data is None or budget.metric == AGREEMENT:
             if budget.metric not in (None, AGREEMENT):
                 raise ExportError(
                     f"metric {budget.metric!r} is measured on data: give data, or leave it out"
@@ -268,8 +270,11 @@ class DataMetric(Measure):
     def __call__(self, manifest: Manifest) -> float:
         from export.evaluate import evaluate_bundle
 
+        _refuse_strange_labels(self.data, manifest)
         result = evaluate_bundle(manifest, self.data)
-        numbers = {k: v for k, v in result.items() if isinstance(v, int | float)}
+        numbers = {
+            k: v for k, v in result.items() if isinstance(v, int | float) and k not in _COUNTS
+        }
         if not self.name:
             self.name = _first_metric(numbers)
         if self.name not in numbers:
@@ -280,6 +285,19 @@ class DataMetric(Measure):
         return float(numbers[self.name])
 
 
+def _refuse_strange_labels(data: Sequence[dict[str, Any]], manifest: Manifest) -> None:
+    """Examples whose labels the model does not have measure nothing."""
+    if manifest.task != "text-classification" or not manifest.labels:
+        return
+    for number, example in enumerate(data, 1):
+        if "label" not in example or str(example["label"]) not in manifest.labels:
+            raise ExportError(
+                f"example {number} of the data has the label {example.get('label')!r}; "
+                f"expected one of {manifest.labels[:10]}"
+            )
+
+
+_COUNTS = ("count", "examples", "seconds", "tokens")
 _MAIN = ("accuracy", "macro_f1", "f1", "exact_match", "bits_per_byte", "perplexity", "nll", "chrf")
 
 

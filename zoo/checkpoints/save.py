@@ -45,6 +45,7 @@ def save_pretrained(
         )
     found = family(model_type)
     configs = written_configs(model, found)
+    _refuse_other_head(found, model, configs["config.json"])
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -104,6 +105,21 @@ def written_configs(model: Any, found: Any) -> dict[str, dict[str, Any]]:
         return {"config.json": config}
     generation = _generation(config, pretrained.get("generation", {}) if same else {})
     return {"config.json": config, "generation_config.json": generation}
+
+
+def _refuse_other_head(found: Any, model: Any, values: dict[str, Any]) -> None:
+    """The family's head must be the model's: a folder says little of it, and is read as if."""
+    if model.task == "sentence-similarity":  # sentence-transformers' files say it
+        return
+    ours = {**model.spec.defaults, **model.head_facts}
+    theirs = {**model.spec.defaults, **found.head_facts(found.form_of(model), values)}
+    different = [name for name in ours if name != "dropout" and ours[name] != theirs[name]]
+    if different:
+        raise ConfigError(
+            f"the head of a {found.model_type} model for {model.task} has "
+            + ", ".join(f"{name} = {theirs[name]!r}, not {ours[name]!r}" for name in different)
+            + ": build the model with TaskModel(..., head={...}) of these"
+        )
 
 
 def name_inputs(model: Any, folder: Path) -> None:
