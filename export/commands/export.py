@@ -186,6 +186,11 @@ def export(
     click.echo(f"{out}: {_size(out) / 1e6:.1f} MB in {seconds:.1f} s; {_measured(result, verify)}")
     if form.bundle:
         _show_quality(result)
+    text = result.get("text") if isinstance(result, dict) else None
+    if text and text.get("signatures"):
+        click.echo(f"takes strings: signatures {', '.join(text['signatures'])}")
+    elif text and text.get("left_out"):
+        click.echo(f"takes no strings: {text['left_out']}")
     if report is not None:
         click.echo(f"{page}: a page about it")
 
@@ -232,12 +237,14 @@ def _size(out: Path) -> int:
 
 def _measured(result: Any, verify: bool) -> str:
     report = result if isinstance(result, dict) else result.verification
-    if not verify or "largest" not in report:
+    report = report.get("verification", report)  # of LiteRT's facts
+    largest = report.get("largest", report.get("found"))
+    if not verify or largest is None:
         return "verified" if verify else "not verified"
-    if report.get("measure") == "relative":
-        share = f"{report['largest']:.2g}, allowed {report['tolerance']:g}"
-        return f"difference from Keras as a share of the values {share}"
-    return f"largest difference from Keras {report['largest']:.2g}, allowed {report['tolerance']:g}"
+    relative = report.get("measure") == "relative"
+    name = "difference from Keras as a share of the values" if relative else "largest difference"
+    from_keras = "" if relative else " from Keras"
+    return f"{name}{from_keras} {largest:.2g}, allowed {report['tolerance']:g}"
 
 
 def _show_quality(manifest: Any) -> None:
