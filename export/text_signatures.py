@@ -9,7 +9,7 @@ import tensorflow as tf
 from export.generation import SETTINGS, Steps, chooser, generated
 from export.graphs import BATCH, SEQUENCE, Graph, Tensor, forward_graph
 from export.strings.check import compared
-from export.strings.codes import by_length
+from export.strings.codes import by_length, made_tables
 from export.strings.decoder import TensorDecoder
 from export.strings.tokenizer import TensorTokenizer
 from zoo.tasks import TaskModel
@@ -56,11 +56,17 @@ def text_signatures(model: TaskModel, tokenizer: Any, steps: Steps | None = None
         InexactError: The tokenizer cannot be repeated exactly inside a graph: not by what it is
             made of, or because its ids of some text were others.
     """
-    encoder = TensorTokenizer(tokenizer)
-    decoder = TensorDecoder(tokenizer) if model.generates else None
+    tables = tf.Module()  # steps are functions, which TensorFlow does not look into
+    token = made_tables.set([])
+    try:
+        encoder = TensorTokenizer(tokenizer)
+        decoder = TensorDecoder(tokenizer) if model.generates else None
+        tables.all = made_tables.get()
+    finally:
+        made_tables.reset(token)
     longest = max_length_of(model, tokenizer)
     count = compared(tokenizer, encoder, decoder, longest)
-    made = TextSignatures(parts=[encoder])
+    made = TextSignatures(parts=[encoder, tables])
     made.facts = {"texts_compared": count}
     # A prompt that was cut would be another question; a text to be read is cut.
     limit = None if model.architecture == "decoder" and model.generates else longest

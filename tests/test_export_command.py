@@ -7,9 +7,11 @@ from pathlib import Path
 import keras
 import pytest
 from click.testing import CliRunner, Result
+from tokenizers import normalizers
 
 import zoo
 from export.commands.export import FORMATS, export
+from export.saved_model import to_saved_model
 from serve.manifest import Manifest
 
 TEXTS = ["a fine film", "a dull plot", "good actors", "nobody likes it"] * 8
@@ -129,6 +131,20 @@ def test_a_head_that_the_family_does_not_have_is_refused(tmp_path) -> None:
     with pytest.raises(zoo.ConfigError, match="pooling = 'cls', not 'mean'"):
         model.save_pretrained(tmp_path / "it", model_type="bert")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_model_keeps_the_tables_of_its_normaliser(tmp_path) -> None:
+    """Those of NFKC within a sequence, which are reached through functions alone."""
+    tokenizer = zoo.Tokenizer.train("char", TEXTS, vocab_size=60)
+    steps = [normalizers.NFKC(), normalizers.Lowercase()]
+    tokenizer.backend.normalizer = normalizers.Sequence(steps)
+    config = zoo.EncoderConfig(
+        vocab_size=tokenizer.vocab_size, hidden_dim=16, num_layers=1, num_heads=2, max_length=32
+    )
+    model = zoo.TaskModel(config, "text-classification", labels=["a", "b"])
+    out = tmp_path / "it"
+    to_saved_model(model, out, tokenizer=tokenizer, text=True, verify=False)
+    assert (out / "saved_model.pb").is_file()
 
 
 def test_what_a_form_does_not_have_is_an_error(checkpoint, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Texts inside a graph: flat arrays of code points, and tables over them."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -185,6 +186,20 @@ def pair_keys(first: tf.Tensor, second: tf.Tensor, bits: int) -> tf.Tensor:
     return tf.bitwise.bitwise_or(high, tf.cast(second, tf.int64))
 
 
+made_tables: ContextVar[list[tf.lookup.StaticHashTable] | None] = ContextVar(
+    "made_tables", default=None
+)
+"""Gathers the tables that are made, for who has to keep them with the functions that use them."""
+
+
+def _made(initializer: Any, default: int) -> tf.lookup.StaticHashTable:
+    table = tf.lookup.StaticHashTable(initializer, default)
+    gathered = made_tables.get()
+    if gathered is not None:
+        gathered.append(table)
+    return table
+
+
 def table_of(keys: list[int], values: list[int], default: int) -> tf.lookup.StaticHashTable:
     """int64 keys, none below 0, to int32 values."""
     if not keys:  # TensorFlow takes no empty table
@@ -192,7 +207,7 @@ def table_of(keys: list[int], values: list[int], default: int) -> tf.lookup.Stat
     initializer = tf.lookup.KeyValueTensorInitializer(
         np.array(keys, "int64"), np.array(values, "int32")
     )
-    return tf.lookup.StaticHashTable(initializer, default)
+    return _made(initializer, default)
 
 
 def token_table(vocab: dict[str, int]) -> tf.lookup.StaticHashTable:
@@ -200,7 +215,7 @@ def token_table(vocab: dict[str, int]) -> tf.lookup.StaticHashTable:
     initializer = tf.lookup.KeyValueTensorInitializer(
         [token.encode() for token in vocab], list(vocab.values()), tf.string, tf.int32
     )
-    return tf.lookup.StaticHashTable(initializer, -1)
+    return _made(initializer, -1)
 
 
 class Replacements:
