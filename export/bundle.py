@@ -102,7 +102,8 @@ def to_onnx(
         raise ExportError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
     say = progress or (lambda text: None)
     form = Form.of(precision)
-    form.check(prepared(model), target, data, budget)
+    model = prepared(model)
+    form.check(model, target, data, budget)
     bundle = _Bundle(
         model,
         tokenizer,
@@ -131,7 +132,7 @@ class _Bundle:
 
     def __init__(
         self,
-        model: Any,
+        model: TaskModel,
         tokenizer: Any,
         *,
         form: "Form",
@@ -143,7 +144,7 @@ class _Bundle:
         source: dict[str, Any],
         say: Progress,
     ) -> None:
-        self.reference_model = prepared(model)
+        self.reference_model = model
         self.model = prepared(model, form.computed)
         self.tokenizer = tokenizer_of(self.model, tokenizer)
         self.form, self.target, self.layout, self.opset = form, target, layout, opset

@@ -119,7 +119,8 @@ class Trial:
 
     def _search(self, base: Manifest, budget: Budget) -> tuple[Quantization, dict[str, Any]]:
         measure = self._measure(base, budget)
-        before, after = measure(base), measure(self._write(self.settings, "all"))
+        final = self._write(self.settings, "all")
+        before, after = measure(base), measure(final)
         worse = -1 if measure.name in LOWER_IS_BETTER else 1
         tried: dict[int, float] = {0: worse * (before - after)}
         order: list[str] = []
@@ -133,7 +134,8 @@ class Trial:
             count = self._fewest(measure, before, worse, order, groups, tried, budget)
         left = frozenset(name for group in order[:count] for name in groups[group])
         settings = self.settings.leaving(self.settings.leave | left)
-        final = self._write(settings, "final")
+        if count:
+            final = self._write(settings, "final")
         facts: dict[str, Any] = {
             "metric": measure.name,
             "float32": before,
@@ -387,12 +389,11 @@ def _runner(manifest: Manifest) -> Callable[[list[Any]], list[np.ndarray]]:
     def step(rows: list[Any]) -> list[np.ndarray]:
         found = []
         for row in rows:
-            # Half of the row is read at once, the rest token by token, as in use.
-            text = row if generator.encoder is None else row[:-1] or row
-            prompt = (
-                text[: max(1, len(text) // 2)] if generator.encoder is None else [_start(generator)]
-            )
-            rest = text[len(prompt) :] if generator.encoder is None else row
+            if generator.encoder is None:  # half is read at once, the rest by token, as in use
+                half = max(1, len(row) // 2)
+                prompt, rest = row[:half], row[half:]
+            else:
+                prompt, rest = [_start(generator)], row
             decoding, logits = generator.start([row], [prompt], len(rest) + 1)
             lines = [logits.copy()]
             lines += [decoding.step(np.array([token])).copy() for token in rest[:-1]]

@@ -294,7 +294,6 @@ class _Rewriting:
             holder.node.extend(nodes)
         _sort(graph)
         used = {name for holder in graphs_of(graph) for node in holder.node for name in node.input}
-        self.work.weights.update({k: v for k, v in self.work.weights.items() if k in used})
         for name in set(self.work.weights) - used:
             del self.work.weights[name]
         kept = [t for t in graph.initializer if t.name in used | set(self.work.graph.defaults)]

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tokenizers import Regex, normalizers
 
+from export.strings.errors import InexactError
+
 CODES = 0x110000
 """How many code points there are; a code from here on stands for an added token, by its id."""
 SURROGATES = slice(0xD800, 0xE000)
@@ -266,7 +268,23 @@ def replacements_of(normalize: Callable[[str], str]) -> dict[int, str]:
     return table
 
 
+Spec = dict[str, Any]
+"""A part of tokenizer.json."""
 Step = Callable[[Text], Text]
+
+
+def step_of(spec: Spec | None, builders: dict[str, Any], kind: str) -> Step:
+    """The step that `spec` describes; without one, texts stay as they are.
+
+    Raises:
+        InexactError: It cannot be repeated exactly; `kind` says what it is.
+    """
+    if spec is None:
+        return lambda text: text
+    builder = builders.get(spec["type"])
+    if builder is None:
+        raise InexactError(f"the {kind} {spec['type']}")
+    return builder(spec)
 
 
 def chained(steps: list[Step]) -> Step:
@@ -278,7 +296,3 @@ def chained(steps: list[Step]) -> Step:
         return text
 
     return call
-
-
-Spec = dict[str, Any]
-"""A part of tokenizer.json."""

@@ -18,9 +18,9 @@ from export.strings.codes import (
     character_set,
     flags,
     replacements_of,
+    step_of,
 )
 from export.strings.composition import Composition, Decomposition
-from export.strings.errors import InexactError
 from export.strings.matcher import Boundaries, Matcher
 
 WHITE_SPACE = (
@@ -35,12 +35,7 @@ def normalizer_step(spec: Spec | None) -> Step:
     Raises:
         InexactError: It cannot be repeated exactly.
     """
-    if spec is None:
-        return lambda text: text
-    builder = _BUILDERS.get(spec["type"])
-    if builder is None:
-        raise InexactError(f"the normaliser {spec['type']}")
-    return builder(spec)
+    return step_of(spec, _BUILDERS, "normaliser")
 
 
 def _sequence(spec: Spec) -> Step:

@@ -19,6 +19,7 @@ from export.strings.codes import (
     every_character,
     flags,
     spread_alike,
+    step_of,
 )
 from export.strings.errors import InexactError
 from export.strings.matcher import Matcher
@@ -34,12 +35,7 @@ def pre_tokenizer_step(spec: Spec | None) -> Step:
     Raises:
         InexactError: It cannot be repeated exactly.
     """
-    if spec is None:
-        return lambda text: text
-    builder = _BUILDERS.get(spec["type"])
-    if builder is None:
-        raise InexactError(f"the pre-tokenizer {spec['type']}")
-    return builder(spec)
+    return step_of(spec, _BUILDERS, "pre-tokenizer")
 
 
 def _sequence(spec: Spec) -> Step:
