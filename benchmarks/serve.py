@@ -38,7 +38,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 
 def measure_encoder(bundle: str) -> list[dict[str, Any]]:
-    from serve.session import Session
+    from serve.runtime.session import Session
 
     session = Session(Path(bundle) / "model.onnx")
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def measure_encoder(bundle: str) -> list[dict[str, Any]]:
 
 
 def measure_decoder(bundle: str) -> list[dict[str, Any]]:
-    from serve.generate import Generator
+    from serve.decoding.generator import Generator
 
     started = time.perf_counter()
     generator = Generator(bundle)

@@ -25,8 +25,8 @@ from export.quantization.settings import Quantization
 from export.reference import REFERENCE_FILE, reference_values, save_reference
 from export.staging import staged
 from export.verify import allowed, replay_bundle
-from serve.integrity import FileSpec
-from serve.manifest import (
+from serve.bundle.integrity import FileSpec
+from serve.bundle.manifest import (
     PREFILL,
     CacheSpec,
     GraphSpec,

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError
-from serve.generate import Generator
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
 from serve.pipelines import load
-from serve.session import Session, SessionOptions
+from serve.runtime.session import Session, SessionOptions
 from zoo.data.batching import batches
 from zoo.evaluation import evaluate
 from zoo.evaluation.prediction import scoring_windows

@@ -3,7 +3,7 @@
 import importlib.metadata
 from typing import Any
 
-from serve.manifest import GenerationSpec, TokenizerSpec
+from serve.bundle.manifest import GenerationSpec, TokenizerSpec
 from zoo import __version__
 from zoo.tasks import TaskModel
 

@@ -36,7 +36,7 @@ TEXTS = (
 
 
 def reference_values(model: TaskModel, tokenizer: Any, seed: int = 0) -> dict[str, np.ndarray]:
-    """Arrays of `verification.npz`; their names are described in `serve.selfcheck`."""
+    """Arrays of `verification.npz`; their names are described in `serve.bundle.selfcheck`."""
     rng = np.random.default_rng(seed)
     config: Any = model.config
     arrays: dict[str, np.ndarray] = {}

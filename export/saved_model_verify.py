@@ -13,8 +13,8 @@ from export.errors import VerificationError
 from export.reference import TEXTS, full_passes, reference_values
 from export.text_signatures import max_length_of
 from export.tolerances import TOLERANCES
-from serve.encoder import class_scores
-from serve.selfcheck import difference
+from serve.bundle.selfcheck import difference
+from serve.pipelines.encoder import class_scores
 from zoo.generation import generate
 from zoo.tasks import TaskModel
 

@@ -27,8 +27,8 @@ from export.text_graph.corpus import pairs, texts
 from export.text_graph.tokenizer import encode
 from export.text_graph.wires import CONTRIB, ML, Wire, Wires
 from export.tolerances import TOLERANCES
-from serve.encoder import class_scores
-from serve.selfcheck import difference
+from serve.bundle.selfcheck import difference
+from serve.pipelines.encoder import class_scores
 from zoo.heads import EmbeddingHead
 from zoo.tasks import TaskModel
 

@@ -16,10 +16,10 @@ from export.tolerances import (
     QUANTIZED_TOLERANCES,
     TOLERANCES,
 )
+from serve.bundle.manifest import Manifest
+from serve.bundle.selfcheck import replay
 from serve.errors import ServeError
-from serve.manifest import Manifest
-from serve.selfcheck import replay
-from serve.session import Session
+from serve.runtime.session import Session
 
 
 def replay_bundle(folder: str | Path) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from serve.errors import BundleError, InputError, ProviderError, ServeError
 
 if TYPE_CHECKING:
-    from serve.generate import Generator
-    from serve.manifest import Manifest
+    from serve.bundle.manifest import Manifest
+    from serve.bundle.selfcheck import replay
+    from serve.decoding.generator import Generator
+    from serve.decoding.settings import GenerationSettings
     from serve.pipelines import Pipeline, load
-    from serve.sampling import GenerationSettings
-    from serve.selfcheck import replay
-    from serve.session import Session, SessionOptions
+    from serve.runtime.session import Session, SessionOptions
 
 __all__ = [
     "BundleError",
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GenerationSettings": "serve.sampling",
-    "Generator": "serve.generate",
-    "Manifest": "serve.manifest",
+    "GenerationSettings": "serve.decoding.settings",
+    "Generator": "serve.decoding.generator",
+    "Manifest": "serve.bundle.manifest",
     "Pipeline": "serve.pipelines",
-    "Session": "serve.session",
-    "SessionOptions": "serve.session",
+    "Session": "serve.runtime.session",
+    "SessionOptions": "serve.runtime.session",
     "load": "serve.pipelines",
-    "replay": "serve.selfcheck",
+    "replay": "serve.bundle.selfcheck",
 }
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from serve.integrity import FileSpec
-from serve.manifest import Manifest
+from serve.bundle.integrity import FileSpec
+from serve.bundle.manifest import Manifest
 
 HEADS, KV_HEADS, HEAD_DIM, LAYERS, MAX_LENGTH = 4, 2, 8, 2, 64
 WIDTH = HEADS * HEAD_DIM

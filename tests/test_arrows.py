@@ -18,7 +18,7 @@ MODEL_CODE = ("ops.py", "layers", "backbones", "families", "heads.py", "tasks.py
 MODEL_IMPORTS = {"keras", "numpy", "pydantic"}
 SERVE_IMPORTS = {"numpy", "onnxruntime", "tokenizers", "pydantic"}
 TERMINAL_IMPORTS = {"click", "rich"}
-TERMINAL = ("serve/commands.py", "serve/show.py")
+TERMINAL = ("serve/commands/__init__.py", "serve/commands/show.py")
 HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "torch", "jax", "pandas")
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import zoo
-from serve.encoder import class_scores
+from serve.pipelines.encoder import class_scores
 from zoo.families import family
 
 SMALL = {

@@ -12,7 +12,7 @@ from tokenizers import normalizers
 import zoo
 from export.commands.export import FORMATS, export
 from export.saved_model import to_saved_model
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
 
 TEXTS = ["a fine film", "a dull plot", "good actors", "nobody likes it"] * 8
 

@@ -15,7 +15,7 @@ import tiny
 import export
 import zoo
 from export.layouts.genai import GENAI_FILE, genai_config
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
 from zoo.generation import generate
 
 NEW = 6

@@ -15,9 +15,9 @@ import serve
 import zoo
 from export.models import prepared
 from export.tolerances import HALF_TOLERANCES, MIXTURE_TOLERANCES
-from serve.generate import Generator
-from serve.manifest import Manifest
-from serve.session import Session, SessionOptions
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
+from serve.runtime.session import Session, SessionOptions
 
 MODELS = (
     "encoder/segments-postnorm",

@@ -20,9 +20,9 @@ import export
 import zoo
 from export.onnx import all_nodes
 from export.tolerances import TOLERANCES
-from serve.generate import Generator
-from serve.manifest import Manifest
-from serve.session import Session, SessionOptions
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
+from serve.runtime.session import Session, SessionOptions
 
 TARGETS = ("onnxruntime", "portable")
 CASES = [(name, target) for name in tiny.named() for target in TARGETS]
@@ -291,7 +291,7 @@ def test_encoders_compute_what_keras_computes(name, target, runtime, bundle) -> 
 
 
 class Steps:
-    """Feeds for a decoder's graph by the contract's words alone: nothing of `serve.generate`."""
+    """Feeds for a decoder's graph by the contract's words alone: nothing of `serve`."""
 
     def __init__(self, exported: Exported, ids: np.ndarray, mask: np.ndarray) -> None:
         self.exported = exported

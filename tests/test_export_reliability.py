@@ -17,7 +17,7 @@ import tiny
 
 import export
 from export.staging import staged
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
 
 NAME = "encoder/sinusoidal"
 TWO_GRAPHS = "encoder-decoder/sinusoidal-postnorm"

@@ -17,8 +17,8 @@ from export.report import write_report
 from export.report.differences import along_blocks, layer_differences
 from export.report.latency import WARM, Profile, Shape, _summed, profile, shapes_of
 from export.report.scopes import Scope, scope_of_node, scope_of_tensor
-from serve.inspect import describe
-from serve.manifest import Manifest
+from serve.bundle.inspect import describe
+from serve.bundle.manifest import Manifest
 from zoo.layers.linear import Linear
 from zoo.layers.norm import Norm
 

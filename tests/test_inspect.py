@@ -14,13 +14,13 @@ from click.testing import CliRunner
 
 import export
 import zoo
+from serve.bundle.difference import compare
+from serve.bundle.graph_file import read_graph
+from serve.bundle.inspect import describe
+from serve.bundle.manifest import Manifest
+from serve.bundle.weights import KINDS, block_of, kind_of, read_graphs, weights_of
 from serve.commands import inspect_
-from serve.difference import compare
 from serve.errors import BundleError
-from serve.graph_file import read_graph
-from serve.inspect import describe
-from serve.manifest import Manifest
-from serve.weights import KINDS, block_of, kind_of, read_graphs, weights_of
 from zoo.checkpoints.deferred import without_values
 
 NAMES = ("encoder/segments-postnorm", "decoder/experts", "encoder-decoder/learned-unshared")

@@ -23,7 +23,7 @@ from export.layouts import optimum
 from export.layouts.tf_serving import to_tf_serving
 from export.layouts.triton import config_text, to_triton
 from export.reference import reference_values
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
 from zoo.families import family
 
 TEXTS = ["a fine film", "a dull plot", "the film of a dull plot was fine"]

@@ -21,8 +21,8 @@ from export.quantization.rewriting import quantized
 from export.quantization.settings import Quantization
 from export.quantization.weights import by_block, by_channel
 from export.weights import Computed, joined
-from serve.generate import Generator
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
 
 LABELS = ["bad", "good", "so-so"]
 VOCABULARY = 512

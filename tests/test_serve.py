@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import serve
 from serve.commands import inspect_, predict, verify
 from serve.errors import BundleError, InputError, ProviderError, ServeError
-from serve.session import Session, SessionOptions, available_cpus
+from serve.runtime.session import Session, SessionOptions, available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -165,7 +165,7 @@ CLEAN = """
     assert time.perf_counter() - started < 0.3, time.perf_counter() - started
     pipeline = serve.load(sys.argv[1])
     print(pipeline("the cat", max_new_tokens=5).text)
-    from serve.selfcheck import replay
+    from serve.bundle.selfcheck import replay
     replay(sys.argv[1])
     heavy = {"tensorflow", "keras", "onnx", "torch", "zoo", "export", "click", "rich"}
     assert not heavy & set(sys.modules), heavy & set(sys.modules)

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import serve_bundles as bundles
 
-from serve.cache_layouts import BufferDecoding
+from serve.bundle.integrity import FileSpec
+from serve.bundle.manifest import Manifest
+from serve.bundle.selfcheck import replay
+from serve.decoding.cache_layouts import BufferDecoding
+from serve.decoding.generator import Generator, pad
+from serve.decoding.settings import GenerationSettings
 from serve.errors import BundleError, InputError
-from serve.generate import Generator, pad
-from serve.integrity import FileSpec
-from serve.manifest import Manifest
 from serve.pipelines import load
-from serve.sampling import GenerationSettings
-from serve.selfcheck import replay
-from serve.session import SessionOptions
+from serve.runtime.session import SessionOptions
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 14, 13, 12, 12, 19, 12, 12, 12], [7]]
 TOLERANCE = 2e-4  # float32 in another order of summation; measured 3e-5

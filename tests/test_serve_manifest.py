@@ -9,9 +9,9 @@ import pytest
 import serve_bundles as bundles
 from onnx import numpy_helper
 
+from serve.bundle.integrity import FileSpec, external_locations
+from serve.bundle.manifest import Manifest
 from serve.errors import BundleError
-from serve.integrity import FileSpec, external_locations
-from serve.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_missing_truncated_and_changed_files(bundle, name):
 
 
 def test_large_files_are_hashed_on_full_only(bundle, monkeypatch):
-    monkeypatch.setattr("serve.integrity.HASHED_BY_DEFAULT", 1000)
+    monkeypatch.setattr("serve.bundle.integrity.HASHED_BY_DEFAULT", 1000)
     path = bundle / "model.onnx.data"
     content = bytearray(path.read_bytes())
     content[100] ^= 1

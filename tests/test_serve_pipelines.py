@@ -7,10 +7,10 @@ import pytest
 import serve_bundles as bundles
 
 import serve
-from serve.classification import merge
 from serve.errors import InputError
-from serve.question_answering import best_span
-from serve.results import TokenLabel
+from serve.pipelines.question_answering import best_span
+from serve.pipelines.results import TokenLabel
+from serve.pipelines.token_classification import merge
 
 LABELS = {
     "text-classification": ["good", "bad", "ugly"],

@@ -6,11 +6,13 @@ import serve_bundles as bundles
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import serve
-from serve.batching import token_batches
+from serve.bundle.manifest import TokenizerSpec
+from serve.decoding.sampling import Sampler, draw, top
+from serve.decoding.settings import GenerationSettings
 from serve.errors import BundleError, InputError
-from serve.manifest import TokenizerSpec
-from serve.sampling import GenerationSettings, Sampler, draw, top
-from serve.tokenizer import Detokenizer, StopCutter, TextTokenizer
+from serve.runtime.batching import token_batches
+from serve.text.assembling import Detokenizer, StopCutter
+from serve.text.tokenizer import TextTokenizer
 
 
 def reference_probabilities(logits, temperature=1.0, top_k=None, top_p=None):

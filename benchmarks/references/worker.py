@@ -34,9 +34,9 @@ class Serve:
     """This project, without Keras."""
 
     def __init__(self, folder: str) -> None:
-        from serve.generate import Generator
-        from serve.manifest import Manifest
-        from serve.session import Session, SessionOptions
+        from serve.bundle.manifest import Manifest
+        from serve.decoding.generator import Generator
+        from serve.runtime.session import Session, SessionOptions
 
         manifest, options = Manifest.load(folder), SessionOptions(threads=THREADS)
         self.manifest = manifest
@@ -46,8 +46,8 @@ class Serve:
             self.generator = Generator(manifest, options)
 
     def encode(self, batch: int, length: int) -> None:
-        from serve.batching import token_batches
-        from serve.encoder import tokens_per_run
+        from serve.pipelines.encoder import tokens_per_run
+        from serve.runtime.batching import token_batches
 
         feeds, most = encoder_inputs(batch, length), tokens_per_run(self.manifest, "cpu")
         for rows in token_batches([length] * batch, most, batch):  # as pipelines do

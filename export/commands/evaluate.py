@@ -75,7 +75,7 @@ def _recipe_of(folder: Path, trained: Any) -> tuple[Any, Any]:
     """(recipe or None, manifest or None)."""
     if trained is not None:
         return trained.recipe, None
-    from serve.manifest import Manifest
+    from serve.bundle.manifest import Manifest
     from zoo.training.load import recipe_from_mapping
 
     manifest = Manifest.load(folder)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from serve.manifest import CacheSpec, GenerationSpec, GraphSpec
+from serve.bundle.manifest import CacheSpec, GenerationSpec, GraphSpec
 from zoo.backbones.config import TransformerConfig
 
 GENAI_FILE = "genai_config.json"

@@ -32,8 +32,8 @@ from export.graphs import (
 )
 from export.onnx import Converted
 from export.tolerances import TOLERANCES
-from serve.selfcheck import MEASURES
-from serve.session import Session
+from serve.bundle.selfcheck import MEASURES
+from serve.runtime.session import Session
 from zoo.checkpoints.save import family_of, name_inputs, written_configs
 from zoo.checkpoints.sentences import write_sentences
 from zoo.errors import ConfigError
@@ -194,7 +194,7 @@ def verify(
         folder: Where the graphs lie.
         model: The model in float32.
         reference: As `export.reference.reference_values` gives them.
-        measure: A name in `serve.selfcheck.MEASURES`.
+        measure: A name in `serve.bundle.selfcheck.MEASURES`.
         tolerance: Largest difference allowed.
 
     Raises:

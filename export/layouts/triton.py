@@ -18,7 +18,7 @@ from export.bundle import to_onnx
 from export.errors import ExportError
 from export.layouts.tf_serving import checked_version
 from export.staging import staged
-from serve.manifest import Manifest, TensorSpec
+from serve.bundle.manifest import Manifest, TensorSpec
 from zoo.text.json_file import write_atomically
 
 CONFIG, LABELS, PYTHON_MODEL = "config.pbtxt", "labels.txt", "model.py"

@@ -12,8 +12,8 @@ from export.litert.graphs import DEFAULT_LENGTH, litert_graphs
 from export.litert.verification import interpreter_type, verified
 from export.models import prepared, tokenizer_of
 from export.staging import staged
-from serve.integrity import FileSpec
-from serve.manifest import CacheSpec, TensorSpec
+from serve.bundle.integrity import FileSpec
+from serve.bundle.manifest import CacheSpec, TensorSpec
 from zoo.backbones.config import config_to_mapping
 from zoo.quiet import native_lines_withheld
 from zoo.tasks import TaskModel

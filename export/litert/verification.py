@@ -12,7 +12,7 @@ from export.errors import ExportError, VerificationError
 from export.graphs import Graph
 from export.reference import full_passes, reference_values
 from export.tolerances import LITERT_TOLERANCES
-from serve.selfcheck import difference
+from serve.bundle.selfcheck import difference
 from zoo.tasks import TaskModel
 
 CLASSES = ("logits", "start_logits", "end_logits")

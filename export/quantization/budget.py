@@ -19,10 +19,10 @@ from export.quantization.calibration import batches_of, ranges_of, texts_of
 from export.quantization.finding import Finder
 from export.quantization.settings import Quantization
 from export.reference import TEXTS
-from serve.generate import Generator
-from serve.manifest import Manifest
-from serve.selfcheck import relative_difference
-from serve.session import Session
+from serve.bundle.manifest import Manifest
+from serve.bundle.selfcheck import relative_difference
+from serve.decoding.generator import Generator
+from serve.runtime.session import Session
 
 LOWER_IS_BETTER = ("perplexity", "bits_per_byte", "nll", "loss", "wer", "cer")
 AGREEMENT = "agreement"

@@ -10,9 +10,9 @@ import onnx
 from export.errors import ExportError
 from export.onnx import Converted, WeightsFile, write_graph
 from export.quantization.finding import Finder
-from serve.manifest import Manifest
-from serve.session import Session
-from serve.tokenizer import TextTokenizer
+from serve.bundle.manifest import Manifest
+from serve.runtime.session import Session
+from serve.text.tokenizer import TextTokenizer
 
 COVERED = 99.99
 """Percent of a batch's values that its range covers; a range is the mean over batches."""

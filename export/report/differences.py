@@ -17,7 +17,7 @@ import onnxruntime
 
 from export.graphs import KEEP, forward_graph
 from export.report.scopes import Scope, scope_of_tensor
-from serve.manifest import Manifest
+from serve.bundle.manifest import Manifest
 from zoo.layers.linear import Linear
 from zoo.layers.norm import Norm
 from zoo.tasks import TaskModel

@@ -11,8 +11,8 @@ import onnxruntime
 
 from export.report.differences import LayerDifference
 from export.report.latency import Profile
-from serve.graph_file import GraphFile
-from serve.session import available_cpus
+from serve.bundle.graph_file import GraphFile
+from serve.runtime.session import available_cpus
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Findings:
     """All that stands in a report.
 
     Attributes:
-        facts: What `serve.inspect.describe` says.
+        facts: What `serve.bundle.inspect.describe` says.
         graphs: The graphs' files.
         config: Facts of the architecture that are not their defaults.
         profiles: What each shape took.

@@ -15,9 +15,9 @@ import onnx
 
 from export.graphs import BATCH, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
 from export.report.scopes import Scope, scope_of_node
+from serve.bundle.manifest import GraphSpec, Manifest
 from serve.errors import BundleError
-from serve.manifest import GraphSpec, Manifest
-from serve.session import Session, SessionOptions
+from serve.runtime.session import Session, SessionOptions
 
 WARM, LEAST, MOST, SECONDS = 1, 4, 40, 0.8
 """Runs that do not count; then how many at least, at most, and for about how many seconds."""

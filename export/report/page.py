@@ -14,8 +14,8 @@ from export.report.findings import Findings
 from export.report.latency import Profile
 from export.report.pictures import milliseconds_text, size_text
 from export.report.scopes import scope_of_node
-from serve.graph_file import GraphFile
-from serve.inspect import fold_layers
+from serve.bundle.graph_file import GraphFile
+from serve.bundle.inspect import fold_layers
 
 STYLE = Path(__file__).with_name("style.css")
 

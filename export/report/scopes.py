@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-from serve.weights import kind_of
+from serve.bundle.weights import kind_of
 
 _INSERTED = re.compile(r"^(?:Inserted\w*?Cast_|FusedBack_)+")
 """What ONNX Runtime puts before the names of tensors that it casts to float32 and back."""

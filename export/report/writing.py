@@ -12,9 +12,9 @@ from export.report.findings import Findings, environment
 from export.report.latency import Shape, profile, shapes_of
 from export.report.page import page
 from export.staging import staged
-from serve.inspect import describe
-from serve.manifest import PREFILL, Manifest
-from serve.weights import read_graphs
+from serve.bundle.inspect import describe
+from serve.bundle.manifest import PREFILL, Manifest
+from serve.bundle.weights import read_graphs
 from zoo.backbones.config import config_to_mapping
 from zoo.tasks import TaskModel
 from zoo.text.json_file import write_json

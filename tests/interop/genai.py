@@ -97,7 +97,7 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
         return
     import zoo
     from export import to_onnx
-    from serve.generate import Generator
+    from serve.decoding.generator import Generator
 
     model = zoo.from_pretrained(checkpoint, task=case.task)
     kind = case.settings.get("tokenizer")
@@ -117,7 +117,7 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
 def _export_page(checkpoint: Path, out: Path) -> None:
     """By the lines of docs/layouts.md; and how `serve` then continues the text in them."""
     import zoo
-    from serve.generate import Generator
+    from serve.decoding.generator import Generator
 
     shutil.copytree(checkpoint, out / "checkpoints" / PAGE)
     _tokenizer("bpe").save(out / "checkpoints" / PAGE)

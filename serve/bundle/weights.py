@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serve.graph_file import GraphFile, Node, StoredTensor, read_graph
-from serve.manifest import Manifest
+from serve.bundle.graph_file import GraphFile, Node, StoredTensor, read_graph
+from serve.bundle.manifest import Manifest
 
 KINDS = (
     "token embedding",

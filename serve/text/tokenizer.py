@@ -1,4 +1,4 @@
-"""Text to ids and back, through the bundle's tokenizer.json; also text that grows by tokens."""
+"""Text to ids and back, through the bundle's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from serve.bundle.manifest import Manifest, TokenizerSpec
 from serve.errors import BundleError, InputError
-from serve.manifest import Manifest, TokenizerSpec
 
-_REPLACEMENT = "\ufffd"  # what half a character decodes to
 _MASKS = ("[MASK]", "<mask>")
 
 
@@ -110,93 +109,3 @@ class TextTokenizer:
         raise BundleError(
             f"the tokenizer has no mask token: the manifest names none, and none of {_MASKS} exists"
         )
-
-
-class Detokenizer:
-    """Decodes a growing row of ids; never emits half a character.
-
-    Only a short window is decoded again per token: it starts at the last point where the text was
-    whole, one emission back, since a decoder may treat the first token of a text specially.
-    """
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._start = 0  # of the window
-        self._read = 0  # ids whose text was emitted
-        self._known = ""  # text of ids[start:read]
-
-    def push(self, token: int) -> str:
-        """Add a token; returns the text that became certain, often one word, possibly none."""
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids[self._start :])
-        if len(text) <= len(self._known) or text.endswith(_REPLACEMENT):
-            return ""
-        return self._emit(text)
-
-    def finish(self) -> str:
-        """What was held back: a character that never became whole shows as U+FFFD."""
-        return self._emit(self._tokenizer.decode(self._ids[self._start :]))
-
-    def _emit(self, text: str) -> str:
-        piece = text[len(self._known) :]
-        self._start, self._read = self._read, len(self._ids)
-        self._known = self._tokenizer.decode(self._ids[self._start : self._read])
-        return piece
-
-
-class StopCutter:
-    """Passes text through until a stop string; holds back what may be the beginning of one."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = tuple(stop)
-        self._held = ""
-        self.stopped = False
-
-    def push(self, piece: str) -> str:
-        """Add text; returns what is certain to lie before any stop string."""
-        if self.stopped or not self._stop:
-            return "" if self.stopped else piece
-        text = self._held + piece
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
-        keep = max(
-            size
-            for stop in self._stop
-            for size in range(min(len(stop), len(text) + 1))
-            if size == 0 or text.endswith(stop[:size])
-        )
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def finish(self) -> str:
-        """The text held back, now that nothing follows."""
-        held, self._held = self._held, ""
-        return held
-
-
-class TextAssembler:
-    """Makes text of the tokens of one row, and notices stop strings.
-
-    Attributes:
-        stopped: A stop string was met; the row needs no more tokens.
-    """
-
-    def __init__(self, tokenizer: TextTokenizer, stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
-        self._cutter = StopCutter(stop)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was met."""
-        return self._cutter.stopped
-
-    def push(self, token: int) -> str:
-        """Add a token; returns the text that may be shown."""
-        return self._cutter.push(self._detokenizer.push(token))
-
-    def finish(self) -> str:
-        """What was held back, once the row has ended."""
-        return self._cutter.push(self._detokenizer.finish()) + self._cutter.finish()

@@ -1,6 +1,6 @@
 """Generation over token ids: prefill, steps, and rows that end at different times.
 
-Text, stop strings and streaming lie one layer above, in `serve.text_generation`.
+Text, stop strings and streaming lie one layer above, in `serve.pipelines.text_generation`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.cache import Decoding, first_capacity
-from serve.cache_layouts import LAYOUTS
+from serve.bundle.integrity import Check
+from serve.bundle.manifest import PREFILL, CacheSpec, GenerationSpec, Manifest
+from serve.decoding.cache import Decoding, first_capacity
+from serve.decoding.cache_layouts import LAYOUTS
+from serve.decoding.sampling import Sampler
+from serve.decoding.settings import GenerationSettings
 from serve.errors import BundleError, InputError
-from serve.integrity import Check
-from serve.manifest import PREFILL, CacheSpec, GenerationSpec, Manifest
-from serve.sampling import GenerationSettings, Sampler
-from serve.session import Session, SessionOptions, run_bound
+from serve.runtime.session import Session, SessionOptions, run_bound
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from serve.bundle.integrity import Check, FileSpec, check_files
 from serve.errors import BundleError
-from serve.integrity import Check, FileSpec, check_files
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSIONS = (1,)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from serve.bundle.wire import VARINT, fields, varint
 from serve.errors import BundleError
-from serve.wire import VARINT, fields, varint
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",

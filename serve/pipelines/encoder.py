@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Encoding
 
-from serve.batching import token_batches
+from serve.bundle.manifest import Manifest
 from serve.errors import BundleError, InputError
-from serve.manifest import Manifest
-from serve.session import Session, SessionOptions
-from serve.tokenizer import TextTokenizer
+from serve.runtime.batching import token_batches
+from serve.runtime.session import Session, SessionOptions
+from serve.text.tokenizer import TextTokenizer
 
 Truncation = Literal["cut", "error"]
 

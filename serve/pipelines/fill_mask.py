@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
-from serve.encoder import EncoderPipeline, Truncation
+from serve.bundle.manifest import Manifest
+from serve.decoding.sampling import top
 from serve.errors import InputError
-from serve.manifest import Manifest
-from serve.results import Fill, FilledMasks
-from serve.sampling import top
-from serve.session import SessionOptions
+from serve.pipelines.encoder import EncoderPipeline, Truncation
+from serve.pipelines.results import Fill, FilledMasks
+from serve.runtime.session import SessionOptions
 
 
 class MaskFiller(EncoderPipeline):

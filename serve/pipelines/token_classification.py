@@ -1,4 +1,4 @@
-"""Classes of texts, and of the tokens in them."""
+"""Labels of the tokens of a text, and the spans they make up."""
 
 from __future__ import annotations
 
@@ -8,32 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from tokenizers import Encoding
 
-from serve.encoder import EncoderPipeline, Truncation, class_scores, label_names
 from serve.errors import InputError
-from serve.results import Classification, Span, TokenLabel, TokenLabels
+from serve.pipelines.encoder import EncoderPipeline, Truncation, class_scores, label_names
+from serve.pipelines.results import Span, TokenLabel, TokenLabels
 
 Unit = Literal["auto", "token", "word"]
-
-
-class TextClassifier(EncoderPipeline):
-    """The class of a text, or of a pair of texts (task text-classification)."""
-
-    pairs = "may"
-
-    def _answer(
-        self, items: Sequence[Any], truncation: Truncation, **settings: Any
-    ) -> list[Classification]:
-        _no_settings(self.task, settings)
-        encodings = self._encode(items, truncation)
-        results = []
-        for encoding, outputs in zip(encodings, self._run(encodings), strict=True):
-            scores = class_scores(outputs["logits"])
-            labels = label_names(self.manifest, len(scores))
-            order = np.argsort(-scores, kind="stable").tolist()
-            ranked = {labels[index]: float(scores[index]) for index in order}
-            best = labels[order[0]]
-            results.append(Classification(best, ranked[best], ranked, bool(encoding.overflowing)))
-        return results
 
 
 class TokenClassifier(EncoderPipeline):
@@ -50,7 +29,8 @@ class TokenClassifier(EncoderPipeline):
         self, items: Sequence[Any], truncation: Truncation, **settings: Any
     ) -> list[TokenLabels]:
         unit = settings.pop("unit", "auto")
-        _no_settings(self.task, settings)
+        if settings:
+            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
         if unit not in ("auto", "token", "word"):
             raise InputError(f"unit={unit!r}: expected 'auto', 'token' or 'word'")
         split = [_words(item) for item in items]
@@ -160,8 +140,3 @@ def _words(item: Any) -> list[str] | None:
         if not isinstance(word, str):
             raise InputError(f"expected a word, got {type(word).__name__}: {word!r:.60}")
     return list(words)
-
-
-def _no_settings(task: str, settings: Mapping[str, Any]) -> None:
-    if settings:
-        raise InputError(f"{task} has no setting {sorted(settings)[0]!r}")

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from serve.inspect import fold_layers
+from serve.bundle.inspect import fold_layers
 
 
 def show_bundle(facts: dict[str, Any]) -> None:
-    """Print the facts of `serve.inspect.describe`."""
+    """Print the facts of `serve.bundle.inspect.describe`."""
     console = Console(soft_wrap=True, highlight=False)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     quantized = f", quantized {_short(facts['quantization'])}" if facts["quantization"] else ""
@@ -70,7 +70,7 @@ def _show_weights(console: Console, weights: dict[str, Any]) -> None:
 
 
 def show_difference(found: dict[str, Any]) -> None:
-    """Print what `serve.difference.compare` found."""
+    """Print what `serve.bundle.difference.compare` found."""
     console = Console(soft_wrap=True, highlight=False)
     tensors = found["tensors"]
     apart = any(found[key] for key in ("facts", "files", "operators", "interfaces"))
@@ -141,7 +141,7 @@ def _amount(key: str, value: Any) -> str:
 
 
 def show_report(name: str, report: dict[str, Any]) -> None:
-    """Print the report of `serve.selfcheck.replay`."""
+    """Print the report of `serve.bundle.selfcheck.replay`."""
     console = Console(highlight=False)
     if report["cases"]:
         table = Table("case", "graph", "output", _measure(report))

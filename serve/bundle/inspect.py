@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serve.graph_file import GraphFile
-from serve.manifest import GraphSpec, Manifest, TensorSpec
-from serve.weights import read_graphs, totals, weights_of
+from serve.bundle.graph_file import GraphFile
+from serve.bundle.manifest import GraphSpec, Manifest, TensorSpec
+from serve.bundle.weights import read_graphs, totals, weights_of
 
 
 def describe(bundle: str | Path | Manifest) -> dict[str, Any]:

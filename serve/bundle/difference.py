@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from serve.graph_file import GraphFile, StoredTensor
-from serve.inspect import describe
-from serve.manifest import Manifest
-from serve.weights import is_constant, read_graphs, weight_of, weights_of
+from serve.bundle.graph_file import GraphFile, StoredTensor
+from serve.bundle.inspect import describe
+from serve.bundle.manifest import Manifest
+from serve.bundle.weights import is_constant, read_graphs, weight_of, weights_of
 
 _APART = ("files", "graphs", "weights", "bytes", "parameters", "verification")
 JOINED = "query_key_value"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
-from serve.encoder import EncoderPipeline, Truncation
+from serve.bundle.manifest import Manifest
 from serve.errors import InputError
-from serve.manifest import Manifest
-from serve.results import Answer
+from serve.pipelines.encoder import EncoderPipeline, Truncation
+from serve.pipelines.results import Answer
 
 
 class QuestionAnswerer(EncoderPipeline):

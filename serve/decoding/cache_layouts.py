@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serve.cache import Decoding, present_name
+from serve.decoding.cache import Decoding, present_name
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue

@@ -1,6 +1,6 @@
 """A batch under way: its key/value cache, and the runs of the decoder graph over it.
 
-`Decoding` is the interface; `serve.cache_layouts` has the two layouts of the cache.
+`Decoding` is the interface; `serve.decoding.cache_layouts` has the two layouts of the cache.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from serve.bundle.manifest import CacheSpec
 from serve.errors import BundleError, InputError
-from serve.manifest import CacheSpec
-from serve.session import Session, run_bound
+from serve.runtime.session import Session, run_bound
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue

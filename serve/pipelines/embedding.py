@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from serve.encoder import EncoderPipeline, Truncation
+from serve.bundle.manifest import Manifest
 from serve.errors import InputError
-from serve.manifest import Manifest
-from serve.results import Embedding, Features, Similarity
-from serve.session import SessionOptions
+from serve.pipelines.encoder import EncoderPipeline, Truncation
+from serve.pipelines.results import Embedding, Features, Similarity
+from serve.runtime.session import SessionOptions
 
 
 class SentenceEmbedder(EncoderPipeline):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast, overload
 
-from serve.batching import token_batches
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
+from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
-from serve.generate import Generator
-from serve.manifest import Manifest
-from serve.results import Generated
-from serve.sampling import GenerationSettings
-from serve.session import SessionOptions
-from serve.tokenizer import TextAssembler, TextTokenizer
+from serve.pipelines.results import Generated
+from serve.runtime.batching import token_batches
+from serve.runtime.session import SessionOptions
+from serve.text.assembling import TextAssembler
+from serve.text.tokenizer import TextTokenizer
 
 
 class TextGenerator:

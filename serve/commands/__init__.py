@@ -77,7 +77,7 @@ def predict(
     Two texts are given as a JSON object: {"question": ..., "context": ...} or
     {"text": ..., "pair": ...}; a question and its context may also be separated by a tab.
     """
-    from serve.manifest import Manifest
+    from serve.bundle.manifest import Manifest
     from serve.pipelines import load
 
     settings = {name: value for name, value in sampling.items() if value is not None}
@@ -126,14 +126,14 @@ def inspect_(bundle: str, other: str | None, as_json: bool) -> None:
     """Show what a BUNDLE is: task, graphs, operators, weights by kind, cache, verification; or what
     differs between it and an OTHER.
     """
-    from serve.difference import compare
-    from serve.inspect import describe
+    from serve.bundle.difference import compare
+    from serve.bundle.inspect import describe
 
     facts = describe(bundle) if other is None else compare(bundle, other)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        from serve.show import show_bundle, show_difference
+        from serve.commands.show import show_bundle, show_difference
 
         (show_bundle if other is None else show_difference)(facts)
 
@@ -146,9 +146,9 @@ def inspect_(bundle: str, other: str | None, as_json: bool) -> None:
 @quiet_ends
 def verify(bundle: str, tolerance: float | None, providers: tuple[str, ...], as_json: bool) -> None:
     """Check the files of a BUNDLE and replay the reference values that it carries."""
-    from serve.manifest import Manifest
-    from serve.selfcheck import replay
-    from serve.session import SessionOptions
+    from serve.bundle.manifest import Manifest
+    from serve.bundle.selfcheck import replay
+    from serve.runtime.session import SessionOptions
 
     manifest = Manifest.load(bundle, check="full")
     report = replay(manifest, SessionOptions(providers or None), tolerance)
@@ -156,7 +156,7 @@ def verify(bundle: str, tolerance: float | None, providers: tuple[str, ...], as_
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        from serve.show import show_report
+        from serve.commands.show import show_report
 
         show_report(manifest.name, report)
 

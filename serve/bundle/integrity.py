@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve.bundle.wire import VARINT, fields
 from serve.errors import BundleError
-from serve.wire import VARINT, fields
 
 Check = bool | Literal["size", "full"]
 HASHED_BY_DEFAULT = 32 * 2**20  # bytes: larger files are hashed only on check="full"

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from serve.bundle.integrity import Check
+from serve.bundle.manifest import Manifest
+from serve.decoding.generator import Generator
 from serve.errors import BundleError
-from serve.generate import Generator
-from serve.integrity import Check
-from serve.manifest import Manifest
-from serve.session import Session, SessionOptions
-from serve.tokenizer import TextTokenizer
+from serve.runtime.session import Session, SessionOptions
+from serve.text.tokenizer import TextTokenizer
 
 REFERENCE = "verification.npz"
 TOLERANCE = 1e-3

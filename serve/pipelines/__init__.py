@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from serve.classification import TextClassifier, TokenClassifier
-from serve.embedding import FeatureExtractor, SentenceEmbedder
-from serve.encoder import EncoderPipeline
-from serve.fill_mask import MaskFiller
-from serve.integrity import Check
-from serve.manifest import Manifest
-from serve.question_answering import QuestionAnswerer
-from serve.session import Provider, SessionOptions
-from serve.text_generation import Text2TextGenerator, TextGenerator
+from serve.bundle.integrity import Check
+from serve.bundle.manifest import Manifest
+from serve.pipelines.classification import TextClassifier
+from serve.pipelines.embedding import FeatureExtractor, SentenceEmbedder
+from serve.pipelines.encoder import EncoderPipeline
+from serve.pipelines.fill_mask import MaskFiller
+from serve.pipelines.question_answering import QuestionAnswerer
+from serve.pipelines.text_generation import Text2TextGenerator, TextGenerator
+from serve.pipelines.token_classification import TokenClassifier
+from serve.runtime.session import Provider, SessionOptions
 
 Pipeline = EncoderPipeline | TextGenerator
 

@@ -1,0 +1,1 @@
+"""What a bundle is: manifest, files, graphs, weights, and the replay of its reference values."""

@@ -1,0 +1,1 @@
+"""Runs graphs in ONNX Runtime: sessions, and the grouping of requests into runs."""
