@@ -19,7 +19,7 @@ from serve.bundle.graph_file import read_graph
 from serve.bundle.inspect import describe
 from serve.bundle.manifest import Manifest
 from serve.bundle.weights import KINDS, block_of, kind_of, read_graphs, weights_of
-from serve.commands import inspect_
+from serve.commands.looking import inspect_
 from serve.errors import BundleError
 from zoo.checkpoints.deferred import without_values
 

@@ -14,7 +14,8 @@ import serve_bundles as bundles
 from click.testing import CliRunner
 
 import serve
-from serve.commands import inspect_, predict, verify
+from serve.commands.looking import inspect_, verify
+from serve.commands.predict import predict
 from serve.errors import BundleError, InputError, ProviderError, ServeError
 from serve.runtime.session import Session, SessionOptions, available_cpus
 
@@ -180,7 +181,7 @@ def test_clean_process(writer):
     assert done.returncode == 0, done.stderr
 
 
-MAIN = "import sys; from serve.commands import predict; predict(prog_name='predict')"
+MAIN = "import sys; from serve.commands.predict import predict; predict(prog_name='predict')"
 
 
 def test_a_reader_that_leaves(classifier):

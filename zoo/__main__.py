@@ -19,12 +19,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("export.commands.evaluate", "evaluate", "Measure a run or a bundle on test data."),
     "export": ("export.commands.export", "export", "Turn a run into ONNX, SavedModel or LiteRT."),
     "verify": (
-        "serve.commands",
+        "serve.commands.looking",
         "verify",
         "Check a bundle's files and replay its reference values.",
     ),
-    "predict": ("serve.commands", "predict", "Answer texts from a bundle."),
-    "inspect": ("serve.commands", "inspect_", "Show what a bundle holds."),
+    "predict": ("serve.commands.predict", "predict", "Answer texts from a bundle."),
+    "inspect": ("serve.commands.looking", "inspect_", "Show what a bundle holds."),
 }
 PACKAGES = ("zoo", "export", "serve")
 EXTRAS = {

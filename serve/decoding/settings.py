@@ -2,64 +2,191 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 
 from serve.bundle.manifest import GenerationSpec
 from serve.errors import InputError
 
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+_CONSTRAINTS = ("regex", "json_schema", "choices", "grammar")
+
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Settings of one request.
+    """Settings of one request; names and meanings are those of Hugging Face's `generate`, where it
+    has them.
 
     Attributes:
         max_new_tokens: Most tokens to generate. None: the model's default, cut to what still fits.
+        min_new_tokens: No end token before as many new tokens.
+        max_length: Most tokens of prompt (what a decoder began with) and answer together.
+        min_length: No end token before as many tokens, prompt included.
         do_sample: Draw at random; otherwise always the likeliest token.
         temperature: Divides the logits before drawing; below 1 is more certain.
         top_k: Draw among the k likeliest only.
         top_p: Draw among the likeliest that together hold this probability (nucleus sampling,
             https://arxiv.org/abs/1904.09751).
+        min_p: Draw among tokens at least this share as likely as the likeliest
+            (https://arxiv.org/abs/2407.01082).
+        typical_p: Draw among the tokens closest to the expected information that together hold
+            this probability (https://arxiv.org/abs/2202.00666).
         seed: Makes the draw repeatable: a request gives the same tokens alone and in a batch.
+        num_return_sequences: Answers to one prompt; with beams the best of them.
+        num_beams: Hypotheses of a beam search; 1 is none.
+        num_beam_groups: Groups of beams that are kept apart by `diversity_penalty`
+            (https://arxiv.org/abs/1610.02424).
+        diversity_penalty: Taken from a token's log-probability for every earlier group that chose
+            it in the same step.
+        length_penalty: A hypothesis' score is divided by its number of new tokens to this power.
+        early_stopping: When a beam search ends: True, once `num_beams` hypotheses have ended;
+            False, once a better one is unlikely; "never", once there can be none.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that prompt
+            or answer hold (https://arxiv.org/abs/1909.05858).
+        presence_penalty: Taken from the logits of tokens that the answer holds.
+        frequency_penalty: Taken from the logits of tokens, times their number in the answer.
+        no_repeat_ngram_size: No n-gram of this length may occur twice.
+        encoder_no_repeat_ngram_size: No n-gram of this length of the input may occur.
+        bad_words_ids: Rows of tokens that must not be generated.
+        logit_bias: Added to the logits of tokens, by id.
+        suppress_tokens: Tokens that are never generated.
+        begin_suppress_tokens: Tokens that are not generated first.
+        forced_bos_token_id: The first token of the answer, such as the target language's.
+        forced_eos_token_id: The last token, once `max_new_tokens` is reached.
         stop: Texts that end the answer; they are not part of it.
         eos_token_id: Tokens that end the answer; they are not part of it.
+        ignore_eos: Go on behind end tokens, which are never chosen.
+        logprobs: Return each token's log-probability, and those of as many likeliest tokens; 0
+            for the token's alone. As the model gave them, before penalties and temperature.
+        penalty_alpha: Contrastive search among the `top_k` likeliest: the weight of being unlike
+            what was written (https://arxiv.org/abs/2202.06417). Needs a bundle with hidden states.
+        prompt_lookup: Look ahead up to so many tokens that stood behind the newest ones earlier in
+            the text, and check them in one run; the answer is the same. 0 does not.
+        draft_tokens: Tokens that a draft model writes ahead, where there is one.
+        regex: A regular expression that the whole answer matches.
+        json_schema: A JSON schema (dict, or its text) of which the answer is an instance.
+        choices: Texts one of which the answer is.
+        grammar: A Lark grammar, as llguidance reads it, that the answer follows.
         pad_token_id: What finished rows are fed with.
     """
 
     max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    max_length: int | None = None
+    min_length: int = 0
     do_sample: bool = False
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
     seed: int | None = None
+    num_return_sequences: int = 1
+    num_beams: int = 1
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
     stop: tuple[str, ...] = ()
     eos_token_id: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    penalty_alpha: float | None = None
+    prompt_lookup: int = 0
+    draft_tokens: int = 5
+    regex: str | None = None
+    json_schema: Any = None
+    choices: tuple[str, ...] = ()
+    grammar: str | None = None
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        object.__setattr__(self, "stop", tuple(self.stop or ()))
-        object.__setattr__(self, "eos_token_id", tuple(self.eos_token_id or ()))
-        _require("max_new_tokens", self.max_new_tokens, _whole(1), "a whole number from 1")
-        _require("temperature", self.temperature, _real(0, 1e4), "a number above 0")
-        _require("top_k", self.top_k, _whole(1), "a whole number from 1")
-        _require("top_p", self.top_p, _real(0, 1), "a number above 0 and up to 1")
-        _require("seed", self.seed, _whole(0), "a whole number from 0")
-        for text in self.stop:
-            if not isinstance(text, str) or not text:
-                raise InputError(f"stop={text!r}: expected a text of at least one character")
-        if self.temperature is None:
-            raise InputError("temperature=None: expected a number above 0")
+        for name in ("stop", "choices"):
+            value = getattr(self, name)
+            given = (value,) if isinstance(value, str) else tuple(value or ())
+            object.__setattr__(self, name, given)
+            for text in given:
+                if not isinstance(text, str) or not text:
+                    raise InputError(f"{name}={text!r}: expected a text of at least one character")
+        for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
+            object.__setattr__(self, name, _ids(name, getattr(self, name)))
+        rows = tuple(_ids("bad_words_ids", row) for row in self.bad_words_ids or ())
+        object.__setattr__(self, "bad_words_ids", rows)
+        for name, (test, expected) in _RULES.items():
+            value = getattr(self, name)
+            if not test(value) and not (value is None and name in _MAY_BE_NONE):
+                raise InputError(f"{name}={value!r}: expected {expected}")
+        bias = dict(self.logit_bias or {})
+        for token, value in bias.items():
+            if not _whole(0)(token) or not _real(-np.inf, np.inf)(value):
+                raise InputError(
+                    f"logit_bias holds {token!r}: {value!r}, expected token ids and numbers"
+                )
+        object.__setattr__(self, "logit_bias", bias)
+        self._agree()
+
+    def _agree(self) -> None:
+        """Settings that exclude or need one another."""
+        if self.early_stopping not in (True, False, "never"):
+            raise InputError(
+                f"early_stopping={self.early_stopping!r}: expected True, False or 'never'"
+            )
+        given = [name for name in _CONSTRAINTS if getattr(self, name) not in (None, ())]
+        if len(given) > 1:
+            raise InputError(f"{given[0]} and {given[1]} are both given: an answer follows one")
+        if self.num_beams % self.num_beam_groups:
+            raise InputError(
+                f"num_beams={self.num_beams} does not divide into "
+                f"num_beam_groups={self.num_beam_groups}"
+            )
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise InputError(
+                f"num_return_sequences={self.num_return_sequences} of num_beams={self.num_beams}: "
+                "expected at most as many as there are beams"
+            )
+        if self.num_beams == 1 and self.num_return_sequences > 1 and not self.do_sample:
+            raise InputError(
+                f"num_return_sequences={self.num_return_sequences}: the likeliest tokens make one "
+                "answer; set do_sample=True or num_beams"
+            )
+        if self.penalty_alpha and (self.num_beams > 1 or self.do_sample or not self.top_k):
+            raise InputError(
+                f"penalty_alpha={self.penalty_alpha}: contrastive search needs top_k, and takes "
+                "neither num_beams nor do_sample"
+            )
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the answer has to follow an expression, schema, list or grammar."""
+        return any(getattr(self, name) not in (None, ()) for name in _CONSTRAINTS)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cache that a request takes."""
+        if self.penalty_alpha:
+            return self.top_k or 1
+        return max(self.num_beams, self.num_return_sequences)
 
     @classmethod
     def for_model(cls, spec: GenerationSpec | None, **given: Any) -> GenerationSettings:
         """The model's defaults, overridden by what is given and not None.
 
-        A temperature, top_k or top_p that is given asks for sampling, unless `do_sample` says
-        otherwise; a seed alone does not.
+        A temperature, top_k, top_p, min_p or typical_p that is given asks for sampling, unless
+        `do_sample` says otherwise, or `penalty_alpha` is given; a seed alone does not.
         """
         given = {name: value for name, value in given.items() if value is not None}
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
@@ -68,35 +195,94 @@ class GenerationSettings:
                 f"unknown generation setting {unknown[0]!r}, "
                 f"expected one of {sorted(cls.__dataclass_fields__)}"
             )
-        if {"temperature", "top_k", "top_p"} & set(given):
+        if set(_SAMPLING) & set(given) and not given.get("penalty_alpha"):
             given.setdefault("do_sample", True)
         if spec is None:
             return cls(**given)
-        base = cls(
-            do_sample=spec.do_sample,
-            temperature=spec.temperature,
-            top_k=spec.top_k,
-            top_p=spec.top_p,
-            eos_token_id=tuple(spec.eos_token_id),
-            pad_token_id=spec.pad_token_id,
-        )
-        return replace(base, **given)
+        known = {one.name for one in fields(cls)}
+        base = {
+            name: value
+            for name, value in spec.model_dump().items()
+            if name in known and value is not None and name != "max_new_tokens"
+        }
+        if given.get("num_beams") == 1:  # what the model's own beams would need
+            base.pop("num_beam_groups", None)
+        if given.get("do_sample") is False or given.get("penalty_alpha"):
+            base["do_sample"] = False
+        return cls(**{**base, **given})
 
 
-def _require(name: str, value: Any, test: Any, expected: str) -> None:
-    if value is not None and not test(value):
-        raise InputError(f"{name}={value!r}: expected {expected}")
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    if _whole(0)(value):
+        return (int(value),)
+    given = tuple(value or ()) if isinstance(value, Sequence | np.ndarray | None) else (value,)
+    for token in given:
+        if not _whole(0)(token):
+            raise InputError(f"{name} holds {token!r}: expected token ids, whole numbers from 0")
+    return tuple(int(token) for token in given)
 
 
-def _whole(least: int) -> Any:
+def _whole(least: int) -> Callable[[Any], bool]:
     return lambda value: (
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+        isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
     )
 
 
-def _real(above: float, most: float) -> Any:
+def _real(above: float, most: float) -> Callable[[Any], bool]:
     return lambda value: (
         isinstance(value, int | float | np.number)
         and not isinstance(value, bool)
-        and above < value <= most
+        and bool(above < value <= most)
     )
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Rule = (_whole(1), "a whole number from 1")
+_COUNT: _Rule = (_whole(0), "a whole number from 0")
+_SHARE: _Rule = (_real(0, 1), "a number above 0 and up to 1")
+_FLAG: _Rule = (lambda value: isinstance(value, bool | np.bool_), "True or False")
+_NUMBER: _Rule = (lambda value: _real(-np.inf, 1e9)(value), "a number")
+_RULES: dict[str, _Rule] = {
+    "max_new_tokens": _POSITIVE,
+    "min_new_tokens": _COUNT,
+    "max_length": _POSITIVE,
+    "min_length": _COUNT,
+    "do_sample": _FLAG,
+    "ignore_eos": _FLAG,
+    "temperature": (_real(0, 1e4), "a number above 0"),
+    "top_k": _POSITIVE,
+    "top_p": _SHARE,
+    "min_p": _SHARE,
+    "typical_p": _SHARE,
+    "seed": _COUNT,
+    "num_return_sequences": _POSITIVE,
+    "num_beams": _POSITIVE,
+    "num_beam_groups": _POSITIVE,
+    "diversity_penalty": _NUMBER,
+    "length_penalty": _NUMBER,
+    "repetition_penalty": (_real(0, 1e4), "a number above 0"),
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "no_repeat_ngram_size": _COUNT,
+    "encoder_no_repeat_ngram_size": _COUNT,
+    "forced_bos_token_id": _COUNT,
+    "forced_eos_token_id": _COUNT,
+    "logprobs": _COUNT,
+    "penalty_alpha": _SHARE,
+    "prompt_lookup": _COUNT,
+    "draft_tokens": _POSITIVE,
+    "pad_token_id": _COUNT,
+}
+_MAY_BE_NONE = {
+    "max_new_tokens",
+    "max_length",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "seed",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "logprobs",
+    "penalty_alpha",
+}
