@@ -10,7 +10,20 @@ class BundleError(ServeError):
 
 
 class InputError(ServeError, ValueError):
-    """A request holds a value that the model or the settings cannot take."""
+    """A request holds a value that the model or the settings cannot take.
+
+    Attributes:
+        message: What is wrong, and what to do.
+        row: Which of several inputs it is about, from 0; None where it is about none of them alone.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.row = row
+
+    def __str__(self) -> str:
+        return self.message if self.row is None else f"input {self.row}: {self.message}"
 
 
 class ProviderError(ServeError):

@@ -110,7 +110,7 @@ def test_predict_texts_and_lines(classifier):
     answered = run(predict, classifier, "--json", "--batch-size", 4, text=lines)
     rows = [json.loads(line) for line in answered.stdout.splitlines()]
     assert [row["input"] for row in rows] == [f"the cat {i}" for i in range(300)]
-    assert set(rows[0]) == {"input", "label", "score", "scores", "truncated"}
+    assert set(rows[0]) == {"input", "label", "score", "scores", "truncated", "windows"}
     pair = run(predict, classifier, "--json", '{"text": "the cat", "pair": "the sea"}')
     assert json.loads(pair.stdout)["label"] == serve.load(classifier)(("the cat", "the sea")).label
 

@@ -95,16 +95,18 @@ def test_text_classification(opened):
         assert np.allclose(sorted(result.scores.values()), sorted(expected), atol=1e-5)
 
 
-def test_truncation_is_never_silent(opened):
+def test_long_texts_are_never_cut_silently(opened):
     pipeline = opened("text-classification")
     long = "the old house by the sea " * 20
-    short, cut = pipeline(["sea", long])
+    short, cut = pipeline(["sea", long], long="cut")
     assert not short.truncated
     assert cut.truncated
-    with pytest.raises(InputError, match="input 1 is longer than the model's 32 tokens"):
-        pipeline(["sea", long], truncation="error")
-    with pytest.raises(InputError, match="truncation='hide'"):
-        pipeline("sea", truncation="hide")
+    with pytest.raises(InputError, match="input 1: 122 tokens are longer than the model's 32"):
+        pipeline(["sea", long], long="error")
+    with pytest.raises(InputError, match=r"^122 tokens"):
+        pipeline(long, long="error")
+    with pytest.raises(InputError, match="long='hide': expected one of 'windows', 'cut', 'error'"):
+        pipeline("sea", long="hide")
 
 
 def test_token_classification_offsets(opened):
@@ -170,7 +172,7 @@ def test_question_answering(opened):
         with pytest.raises(InputError):
             pipeline(bad)
     with pytest.raises(InputError, match="longer than"):
-        pipeline(("who", context * 9), truncation="error")
+        pipeline(("who", context * 9), long="error")
 
 
 def test_best_span_by_brute_force():
@@ -209,5 +211,5 @@ def test_inputs_of_the_wrong_kind(opened):
             pipeline(bad)
     with pytest.raises(InputError, match="takes one text"):
         opened("fill-mask")(("a [MASK]", "b"))
-    with pytest.raises(InputError, match="no setting 'top_k'"):
-        pipeline("a", top_k=3)
+    with pytest.raises(InputError, match="no setting 'topk': it knows long, stride"):
+        pipeline("a", topk=3)

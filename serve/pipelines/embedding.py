@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from serve.bundle.manifest import Manifest
-from serve.errors import InputError
-from serve.pipelines.encoder import EncoderPipeline, Truncation
+from serve.pipelines.base import for_each
+from serve.pipelines.encoder import EncoderPipeline, EncoderSettings
 from serve.pipelines.results import Embedding, Features, Similarity
 from serve.runtime.session import SessionOptions
 
@@ -22,18 +22,17 @@ class SentenceEmbedder(EncoderPipeline):
 
     pairs = "may"
     outputs = ("sentence_embedding",)
+    long_choices = ("cut", "error")
 
     def _answer(
-        self, items: Sequence[Any], truncation: Truncation, **settings: Any
+        self, items: Sequence[Any], settings: EncoderSettings
     ) -> list[Embedding | Similarity]:
-        if settings:
-            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
-        parts = [self._parts(item) for item in items]  # a pair is two texts, each embedded alone
+        parts = for_each(items, self._parts)  # a pair is two texts, each embedded alone
         texts = [text for pair in parts for text in pair if text is not None]
-        encodings = self._encode(texts, truncation)
+        readings = self._read(texts, settings)
         vectors = [
-            Embedding(outputs["sentence_embedding"], bool(encoding.overflowing))
-            for encoding, outputs in zip(encodings, self._run(encodings), strict=True)
+            Embedding(outputs["sentence_embedding"], reading.truncated)
+            for reading, [outputs] in zip(readings, self._run_all(readings), strict=True)
         ]
         found = iter(vectors)
         return [
@@ -49,29 +48,32 @@ class FeatureExtractor(EncoderPipeline):
     """
 
     by_token = frozenset({"last_hidden_state"})
+    long_choices = ("cut", "error")
 
     def __init__(
-        self, manifest: Manifest, options: SessionOptions | None = None, **batching: int
+        self,
+        manifest: Manifest,
+        options: SessionOptions | None = None,
+        batch_size: int = 32,
+        batch_tokens: int | None = None,
     ) -> None:
         names = {output.name for output in manifest.graphs["model"].outputs}
         self.outputs = (
             ("sentence_embedding",) if "sentence_embedding" in names else ("last_hidden_state",)
         )
-        super().__init__(manifest, options, **batching)
+        super().__init__(manifest, options, batch_size, batch_tokens)
 
     def _answer(
-        self, items: Sequence[Any], truncation: Truncation, **settings: Any
+        self, items: Sequence[Any], settings: EncoderSettings
     ) -> list[Features | Embedding]:
-        if settings:
-            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
-        encodings = self._encode(items, truncation)
+        readings = self._read(items, settings)
         results: list[Features | Embedding] = []
-        for encoding, outputs in zip(encodings, self._run(encodings), strict=True):
-            values, cut = outputs[self.outputs[0]], bool(encoding.overflowing)
+        for reading, [outputs] in zip(readings, self._run_all(readings), strict=True):
+            values, cut = outputs[self.outputs[0]], reading.truncated
             if self.outputs[0] == "sentence_embedding":
                 results.append(Embedding(values, cut))
             else:
-                results.append(Features(tuple(encoding.tokens), values, cut))
+                results.append(Features(tuple(reading.pieces[0].tokens), values, cut))
         return results
 
 

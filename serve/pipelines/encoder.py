@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,28 +11,52 @@ from tokenizers import Encoding
 
 from serve.bundle.manifest import Manifest
 from serve.errors import BundleError, InputError
+from serve.pipelines.base import Pipeline, check_choice, for_each, read_settings
 from serve.runtime.batching import token_batches
 from serve.runtime.session import Session, SessionOptions
 from serve.text.tokenizer import TextTokenizer
+from serve.text.windows import Part, Piece, Reading, read_cut, read_windows
 
-Truncation = Literal["cut", "error"]
+Outputs = dict[str, np.ndarray]
 
 
-class EncoderPipeline(ABC):
-    """Base of the pipelines that read a text once and answer about it.
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Settings of every encoder pipeline.
+
+    Attributes:
+        long: What to do with a text longer than the model reads: "windows" reads all of it in
+            overlapping windows, "cut" answers about the beginning and says so in the result,
+            "error" raises InputError. None: the task's default.
+        stride: Tokens that neighbouring windows share; by default a quarter of a window.
+    """
+
+    long: str | None = None
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        stride = self.stride
+        if stride is not None and (not isinstance(stride, int) or stride < 0):
+            raise InputError(f"stride={stride!r}: expected a whole number from 0")
+
+
+class EncoderPipeline(Pipeline):
+    """Base of the pipelines that read a text and answer about it.
 
     Args:
         manifest: The bundle.
         options: How to run its graph.
-        batch_size: Most texts per run of the graph.
+        batch_size: Most texts (or windows of long ones) per run of the graph.
         batch_tokens: Most tokens per run, padding included; by default `tokens_per_run`.
     """
 
+    settings_type: type[EncoderSettings] = EncoderSettings
+    long_choices: tuple[str, ...] = ("windows", "cut", "error")  # the first is the default
+    windowed: Part = "longest"  # which text of a pair is split
     pair_names: tuple[str, str] = ("text", "pair")  # keys of a dict input
     pairs: Literal["no", "may", "must"] = "no"
     outputs: tuple[str, ...] = ("logits",)
     by_token: frozenset[str] = frozenset()  # outputs whose axis 1 is time
-    cut: str = "longest_first"
 
     def __init__(
         self,
@@ -42,52 +66,26 @@ class EncoderPipeline(ABC):
         batch_tokens: int | None = None,
     ) -> None:
         self.manifest = manifest
-        self.tokenizer = TextTokenizer.of(manifest, self.cut, self.stride(manifest))
+        self.tokenizer = TextTokenizer.of(manifest)
         self.session = Session(manifest.path(manifest.graphs["model"].file), options)
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens or tokens_per_run(manifest, self.session.device)
         missing = [name for name in self.outputs if name not in self.session.outputs]
         if missing:
             raise BundleError(
-                f"task {manifest.task} needs the outputs {missing}, "
+                f"task {self.task} needs the outputs {missing}, "
                 f"the graph has {list(self.session.outputs)}"
             )
 
-    @property
-    def task(self) -> str:
-        """The bundle's task."""
-        return self.manifest.task
+    def settings(self, **given: Any) -> Any:
+        """The task's settings, an object of `settings_type`."""
+        chosen = {"long": self.long_choices[0], **given}
+        check_choice("long", chosen["long"], self.long_choices)
+        return read_settings(self.settings_type, chosen, self.task)
 
-    def stride(self, manifest: Manifest) -> int:
-        """Tokens that neighbouring pieces of a long text share, where pieces are read at all."""
-        return 0
-
-    def __call__(self, inputs: Any, *, truncation: Truncation = "cut", **settings: Any) -> Any:
-        """Answer one input, or each of a list.
-
-        Args:
-            inputs: A text, a pair (a tuple of two texts), a dict, or a list of these.
-            truncation: What to do with a text longer than the model reads: "cut" answers about
-                the beginning and says so in the result, "error" raises InputError.
-            **settings: Of the task.
-
-        Returns:
-            One result, or a list in the order of the inputs.
-        """
-        if truncation not in ("cut", "error"):
-            raise InputError(f"truncation={truncation!r}: expected 'cut' or 'error'")
-        single = not isinstance(inputs, list)
-        items = [inputs] if single else inputs
-        results = self._answer(items, truncation, **settings) if items else []
-        return results[0] if single else results
-
-    @abstractmethod
-    def _answer(self, items: Sequence[Any], truncation: Truncation, **settings: Any) -> list[Any]:
-        """One result per item."""
-
-    def _encode(self, items: Sequence[Any], truncation: Truncation) -> list[Encoding]:
-        """Encode texts, pairs and dicts; a batch may mix texts and pairs."""
-        parts = [self._parts(item) for item in items]
+    def _read(self, items: Sequence[Any], settings: EncoderSettings) -> list[Reading]:
+        """How each text, pair or dict is read; a batch may mix texts and pairs."""
+        parts = for_each(items, self._parts)
         encodings: list[Encoding | None] = [None] * len(items)
         for paired in (False, True):
             rows = [row for row, (_, second) in enumerate(parts) if (second is not None) == paired]
@@ -95,19 +93,31 @@ class EncoderPipeline(ABC):
                 continue
             firsts = [parts[row][0] for row in rows]
             seconds = [str(parts[row][1]) for row in rows] if paired else None
-            for row, encoding in zip(rows, self.tokenizer.encode(firsts, seconds), strict=True):
+            try:
+                found = self.tokenizer.encode(firsts, seconds)
+            except InputError as error:
+                error.row = None if error.row is None else rows[error.row]
+                raise
+            for row, encoding in zip(rows, found, strict=True):
                 encodings[row] = encoding
-        done = [encoding for encoding in encodings if encoding is not None]
-        self._refuse_cut(done, truncation)
-        return done
+        return self._fit([encoding for encoding in encodings if encoding is not None], settings)
 
-    def _refuse_cut(self, encodings: Sequence[Encoding], truncation: Truncation) -> None:
-        cut = [row for row, encoding in enumerate(encodings) if encoding.overflowing]
-        if cut and truncation == "error":
-            raise InputError(
-                f"input {cut[0]} is longer than the model's {self.tokenizer.spec.max_length} "
-                "tokens; shorten it, or pass truncation='cut'"
-            )
+    def _fit(self, encodings: Sequence[Encoding], settings: EncoderSettings) -> list[Reading]:
+        """Windows, cuts or refusals for what is longer than the model reads."""
+        longest = self.tokenizer.spec.max_length
+
+        def fit(encoding: Encoding) -> Reading:
+            if settings.long == "windows":
+                return read_windows(encoding, longest, settings.stride, self.windowed)
+            if settings.long == "error" and len(encoding) > longest:
+                ways = " or ".join(f"long={way!r}" for way in self.long_choices if way != "error")
+                raise InputError(
+                    f"{len(encoding)} tokens are longer than the model's {longest}; shorten the "
+                    f"text, or pass {ways}"
+                )
+            return read_cut(encoding, longest, self.windowed)
+
+        return for_each(encodings, fit)
 
     def _parts(self, item: Any) -> tuple[str, str | None]:
         """First and second text of an input."""
@@ -136,18 +146,48 @@ class EncoderPipeline(ABC):
             raise InputError(f"{self.task} takes one text per input, got a pair")
         return first, second
 
-    def _run(self, encodings: Sequence[Encoding]) -> list[dict[str, np.ndarray]]:
-        """Run the graph; per encoding its lines of the outputs, without the padding."""
-        results: list[dict[str, np.ndarray]] = [{} for _ in encodings]
-        sizes = [len(encoding) for encoding in encodings]
+    def _run(
+        self,
+        pieces: Sequence[Piece],
+        keep: Callable[[int, Outputs], Any] | None = None,
+    ) -> list[Any]:
+        """Run the graph over pieces of any lengths.
+
+        Args:
+            pieces: Encodings and windows.
+            keep: What to keep of a piece's outputs, by its position: outputs of every token are
+                large, and those of all pieces together may be too much.
+
+        Returns:
+            What was kept of each piece, in order; by default its outputs, without the padding.
+        """
+        results: list[Any] = [None] * len(pieces)
+        sizes = [len(piece) for piece in pieces]
         for batch in token_batches(sizes, self.batch_tokens, self.batch_size):
-            feeds = self.tokenizer.batch([encodings[row] for row in batch])
-            outputs = self.session.run(feeds, self.outputs)
+            outputs = self.session.run(
+                self.tokenizer.batch([pieces[row] for row in batch]), self.outputs
+            )
             for line, row in enumerate(batch):
-                for name, values in outputs.items():
-                    mine = values[line]
-                    results[row][name] = mine[: sizes[row]] if name in self.by_token else mine
+                mine = {
+                    name: values[line, : sizes[row]] if name in self.by_token else values[line]
+                    for name, values in outputs.items()
+                }
+                results[row] = mine if keep is None else keep(row, mine)
         return results
+
+    def _run_all(
+        self,
+        readings: Sequence[Reading],
+        keep: Callable[[Piece, Outputs], Any] | None = None,
+    ) -> list[list[Any]]:
+        """Outputs of each piece of each reading; `keep` as in `_run`, by the piece itself."""
+        pieces = [piece for reading in readings for piece in reading.pieces]
+
+        def kept(row: int, outputs: Outputs) -> Any:
+            return outputs if keep is None else keep(pieces[row], outputs)
+
+        found = iter(self._run(pieces, kept))
+        return [[next(found) for _ in reading.pieces] for reading in readings]
 
 
 def tokens_per_run(manifest: Manifest, device: str) -> int:

@@ -3,67 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding
 
-from serve.bundle.manifest import Manifest
-from serve.errors import InputError
-from serve.pipelines.encoder import EncoderPipeline, Truncation
+from serve.pipelines.base import check_count
+from serve.pipelines.encoder import EncoderPipeline, EncoderSettings, Outputs
 from serve.pipelines.results import Answer
+from serve.text.windows import Piece
+
+
+@dataclass(frozen=True)
+class AnswerSettings(EncoderSettings):
+    """Settings of question-answering.
+
+    Attributes:
+        max_answer_length: Most tokens of an answer.
+    """
+
+    max_answer_length: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("max_answer_length", self.max_answer_length)
 
 
 class QuestionAnswerer(EncoderPipeline):
     """The span of a context that answers a question (task question-answering).
 
     An input is `{"question": ..., "context": ...}` or a tuple of both. A context longer than the
-    model reads is read in overlapping windows, so nothing is cut off. Settings:
-    `max_answer_length` in tokens (30).
+    model reads is read in overlapping windows, so nothing is cut off.
     """
 
+    settings_type = AnswerSettings
     pairs = "must"
     pair_names = ("question", "context")
     outputs = ("start_logits", "end_logits")
     by_token = frozenset(outputs)
-    cut = "only_second"
+    windowed = "second"
 
-    def stride(self, manifest: Manifest) -> int:
-        """Windows share a quarter of the model's length: room for an answer at the seam."""
-        return manifest.tokenizer.max_length // 4 if manifest.tokenizer else 0
-
-    def _answer(
-        self, items: Sequence[Any], truncation: Truncation, **settings: Any
-    ) -> list[Answer]:
-        longest = settings.pop("max_answer_length", 30)
-        if settings:
-            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
-        if not isinstance(longest, int) or longest < 1:
-            raise InputError(f"max_answer_length={longest!r}: expected a whole number from 1")
-        windows: list[Encoding] = []
-        owners: list[int] = []
-        for row, encoding in enumerate(self._encode(items, truncation)):
-            for window in (encoding, *encoding.overflowing):
-                windows.append(window)
-                owners.append(row)
-        outputs = self._run(windows)
+    def _answer(self, items: Sequence[Any], settings: AnswerSettings) -> list[Answer]:
+        readings = self._read(items, settings)
+        outputs = self._run_all(readings)
         contexts = [str(self._parts(item)[1]) for item in items]
         return [
-            self._best(
-                context,
-                [windows[at] for at, owner in enumerate(owners) if owner == row],
-                [outputs[at] for at, owner in enumerate(owners) if owner == row],
-                longest,
-            )
-            for row, context in enumerate(contexts)
+            self._best(context, reading.pieces, found, settings.max_answer_length)
+            for context, reading, found in zip(contexts, readings, outputs, strict=True)
         ]
 
     def _best(
-        self,
-        context: str,
-        windows: Sequence[Encoding],
-        outputs: Sequence[dict[str, np.ndarray]],
-        longest: int,
+        self, context: str, windows: Sequence[Piece], outputs: Sequence[Outputs], longest: int
     ) -> Answer:
         """The best span over all windows of a context."""
         best = Answer("", 0.0, 0, 0, 1.0, len(windows))

@@ -35,6 +35,7 @@ class Classification(Result):
     score: float
     scores: dict[str, float]
     truncated: bool = False
+    windows: int = 1  # pieces that a long text was read in
 
     def __str__(self) -> str:
         return f"{self.label}\t{self.score:.4f}"
@@ -69,6 +70,7 @@ class TokenLabels(Result):
     tokens: tuple[TokenLabel, ...]
     spans: tuple[Span, ...]
     truncated: bool = False
+    windows: int = 1  # pieces that a long text was read in
 
     def __str__(self) -> str:
         return " ".join(f"{span.text}/{span.label}" for span in self.spans)

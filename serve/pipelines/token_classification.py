@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding
 
 from serve.errors import InputError
-from serve.pipelines.encoder import EncoderPipeline, Truncation, class_scores, label_names
+from serve.pipelines.base import check_choice, for_each
+from serve.pipelines.encoder import EncoderPipeline, EncoderSettings, class_scores, label_names
 from serve.pipelines.results import Span, TokenLabel, TokenLabels
+from serve.text.windows import Piece
 
-Unit = Literal["auto", "token", "word"]
+
+@dataclass(frozen=True)
+class TagSettings(EncoderSettings):
+    """Settings of token-classification."""
+
+    unit: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("unit", self.unit, ("auto", "token", "word"))
 
 
 class TokenClassifier(EncoderPipeline):
@@ -23,17 +35,13 @@ class TokenClassifier(EncoderPipeline):
     "auto" takes words where the input comes as words or the labels are of the BIO kind.
     """
 
+    settings_type = TagSettings
+    long_choices = ("cut", "error")
     by_token = frozenset({"logits"})
 
-    def _answer(
-        self, items: Sequence[Any], truncation: Truncation, **settings: Any
-    ) -> list[TokenLabels]:
-        unit = settings.pop("unit", "auto")
-        if settings:
-            raise InputError(f"{self.task} has no setting {sorted(settings)[0]!r}")
-        if unit not in ("auto", "token", "word"):
-            raise InputError(f"unit={unit!r}: expected 'auto', 'token' or 'word'")
-        split = [_words(item) for item in items]
+    def _answer(self, items: Sequence[Any], settings: TagSettings) -> list[TokenLabels]:
+        unit = settings.unit
+        split = for_each(items, _words)
         texts = [
             " ".join(words) if words is not None else self._parts(item)[0]
             for item, words in zip(items, split, strict=True)
@@ -42,15 +50,19 @@ class TokenClassifier(EncoderPipeline):
             self.tokenizer.encode([text if words is None else words], words=words is not None)[0]
             for text, words in zip(texts, split, strict=True)
         ]
-        self._refuse_cut(encodings, truncation)
+        readings = self._fit(encodings, settings)
         results = []
-        for row, outputs in enumerate(self._run(encodings)):
+        for row, [outputs] in enumerate(self._run_all(readings)):
             words = split[row]
             by_word = words is not None or unit == "word" or (unit == "auto" and self._bio())
             tokens = self._label(
-                texts[row], words, encodings[row], outputs["logits"], by_word and unit != "token"
+                texts[row],
+                words,
+                readings[row].pieces[0],
+                outputs["logits"],
+                by_word and unit != "token",
             )
-            cut = bool(encodings[row].overflowing)
+            cut = readings[row].truncated
             results.append(TokenLabels(tuple(tokens), tuple(merge(texts[row], tokens)), cut))
         return results
 
@@ -62,7 +74,7 @@ class TokenClassifier(EncoderPipeline):
         self,
         text: str,
         words: list[str] | None,
-        encoding: Encoding,
+        encoding: Piece,
         logits: np.ndarray,
         by_word: bool,
     ) -> list[TokenLabel]:

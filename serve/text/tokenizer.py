@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from serve.bundle.manifest import Manifest, TokenizerSpec
 from serve.errors import BundleError, InputError
+from serve.text.windows import Piece
 
 _MASKS = ("[MASK]", "<mask>")
 
@@ -62,36 +64,48 @@ class TextTokenizer:
         words: bool = False,
     ) -> list[Encoding]:
         """Encode texts, or pairs of texts, or with `words` texts that are split into words."""
-        for text in (*texts, *(pairs or ())):
-            if not isinstance(text, str) and not (words and isinstance(text, list | tuple)):
-                raise InputError(f"expected a text, got {type(text).__name__}: {text!r:.60}")
-        special = self.spec.adds_special_tokens
         inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        try:
-            if len(inputs) == 1:  # no thread pool for one text
-                first, second = inputs[0] if pairs is not None else (inputs[0], None)
-                return [
-                    self.backend.encode(
-                        first, second, is_pretokenized=words, add_special_tokens=special
+        for row, text in enumerate(inputs):
+            for part in text if pairs is not None else (text,):
+                if not isinstance(part, str) and not (words and isinstance(part, list | tuple)):
+                    raise InputError(
+                        f"expected a text, got {type(part).__name__}: {part!r:.60}", row
                     )
+        special = self.spec.adds_special_tokens
+        if len(inputs) > 1:
+            try:
+                return self.backend.encode_batch(
+                    inputs, is_pretokenized=words, add_special_tokens=special
+                )
+            except Exception:  # the library does not say which text it was
+                return [
+                    self._encode_one(text, pairs is not None, words, row)
+                    for row, text in enumerate(inputs)
                 ]
-            return self.backend.encode_batch(
-                inputs, is_pretokenized=words, add_special_tokens=special
+        return [self._encode_one(text, pairs is not None, words, 0) for text in inputs]
+
+    def _encode_one(self, text: Any, paired: bool, words: bool, row: int) -> Encoding:
+        """One text, without the library's threads."""
+        first, second = text if paired else (text, None)
+        special = self.spec.adds_special_tokens
+        try:
+            return self.backend.encode(
+                first, second, is_pretokenized=words, add_special_tokens=special
             )
         except Exception as error:  # lone surrogates, a text too long to hold the question, ...
-            raise InputError(f"the tokenizer cannot encode the text: {error}") from error
+            raise InputError(f"the tokenizer cannot encode the text: {error}", row) from error
 
-    def batch(self, encodings: Sequence[Encoding]) -> dict[str, np.ndarray]:
+    def batch(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
         """Right padded input_ids, attention_mask and token_type_ids, int64 [rows, longest]."""
-        longest = max((len(encoding) for encoding in encodings), default=0)
-        shape = (len(encodings), longest)
+        longest = max((len(piece) for piece in pieces), default=0)
+        shape = (len(pieces), longest)
         ids = np.full(shape, self.spec.pad_token_id, np.int64)
         mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, encoding in enumerate(encodings):
-            size = len(encoding)
-            ids[row, :size] = encoding.ids
+        for row, piece in enumerate(pieces):
+            size = len(piece)
+            ids[row, :size] = piece.ids
             mask[row, :size] = 1
-            types[row, :size] = encoding.type_ids
+            types[row, :size] = piece.type_ids
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:

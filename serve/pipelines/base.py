@@ -1,0 +1,125 @@
+"""What all pipelines share: one input, a list or an iterator; settings that are checked at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import Any, TypeVar
+
+from serve.bundle.manifest import Manifest
+from serve.errors import InputError
+
+_Item = TypeVar("_Item")
+_Settings = TypeVar("_Settings")
+_BATCHES_AHEAD = 4
+
+
+class Pipeline(ABC):
+    """Answers inputs of one task.
+
+    Attributes:
+        manifest: The bundle.
+        batch_size: Most inputs of one run of the model.
+        read_ahead: Most inputs of an iterator that are held at once, which bounds memory and lets
+            inputs of like lengths share a run. None: four batches.
+    """
+
+    manifest: Manifest
+    batch_size: int
+    read_ahead: int | None = None
+
+    @property
+    def task(self) -> str:
+        """What the pipeline does; by default the bundle's task."""
+        return self.manifest.task
+
+    def __call__(self, inputs: Any, **settings: Any) -> Any:
+        """Answer one input, each of a list, or each of an iterator.
+
+        Args:
+            inputs: A text, a pair (a tuple of two texts) or a dict, as the task takes them; a list
+                of these; or an iterator of these, such as a generator or an open file.
+            **settings: Of the task.
+
+        Returns:
+            One result; a list in the order of the inputs; or an iterator, which reads at most
+            `read_ahead` inputs before it gives their results, in order.
+
+        Raises:
+            InputError: A setting or an input is unfit; `error.row` says which input.
+        """
+        chosen = self.settings(**settings)
+        if isinstance(inputs, list):
+            return self._answer(inputs, chosen) if inputs else []
+        if isinstance(inputs, Iterator):
+            return self._answer_iterator(inputs, chosen)
+        try:
+            return self._answer([inputs], chosen)[0]
+        except InputError as error:
+            error.row = None  # there is only one
+            raise
+
+    @abstractmethod
+    def settings(self, **given: Any) -> Any:
+        """The settings of a call: those given, and the defaults of task and model.
+
+        Raises:
+            InputError: One is unknown or out of range.
+        """
+
+    @abstractmethod
+    def _answer(self, items: Sequence[Any], settings: Any) -> list[Any]:
+        """One result per item; at least one item."""
+
+    def _answer_iterator(self, inputs: Iterator[Any], settings: Any) -> Iterator[Any]:
+        """Results in order, a few batches at a time."""
+        most = self.read_ahead or _BATCHES_AHEAD * self.batch_size
+        done = 0
+        while items := list(islice(inputs, most)):
+            try:
+                answers = self._answer(items, settings)
+            except InputError as error:
+                if error.row is not None:
+                    error.row += done
+                raise
+            done += len(items)
+            yield from answers
+
+
+def read_settings(kind: type[_Settings], given: Mapping[str, Any], task: str) -> _Settings:
+    """Settings of a dataclass from keyword arguments.
+
+    Raises:
+        InputError: There is no such setting; the message lists those that the task knows.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            raise InputError(f"{task} has no setting {name!r}: it knows {', '.join(known)}")
+    return kind(**given)
+
+
+def for_each(items: Iterable[_Item], read: Callable[[_Item], Any]) -> list[Any]:
+    """`read` of every item; an InputError of it says which item it is about."""
+    found = []
+    for row, item in enumerate(items):
+        try:
+            found.append(read(item))
+        except InputError as error:
+            error.row = row
+            raise
+    return found
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse what is no whole number from 1; None is left to mean "no limit"."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise InputError(f"{name}={value!r}: expected a whole number from 1")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices."""
+    if value not in choices:
+        raise InputError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
