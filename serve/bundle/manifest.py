@@ -25,6 +25,8 @@ Task = Literal[
     "token-classification",
 ]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What the logits of a classifier are, as Hugging Face's configs name it."""
 GRAPH_NAMES: dict[str, tuple[str, ...]] = {
     "encoder": ("model",),
     "decoder": ("model",),
@@ -113,6 +115,7 @@ class Manifest(Part):
     files: dict[str, FileSpec]
     tokenizer: TokenizerSpec | None = None
     labels: list[str] | None = None
+    problem_type: ProblemType | None = None
     pooling: str | None = None
     normalize: bool | None = None
     cache: CacheSpec | None = None
