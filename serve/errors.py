@@ -9,6 +9,10 @@ class BundleError(ServeError):
     """A bundle is missing a part, was changed, or has a schema that this version does not know."""
 
 
+class IndexFileError(ServeError):
+    """A search index is missing, broken, or was made with another model."""
+
+
 class InputError(ServeError, ValueError):
     """A request holds a value that the model or the settings cannot take.
 
