@@ -172,6 +172,39 @@ def read_cut(encoding: Encoding, max_length: int, part: Part = "longest") -> Rea
     return Reading([_window(_columns(encoding), [*slices, (at, None)])], truncated=True)
 
 
+def text_places(piece: Piece, sequence: int = 0) -> list[int]:
+    """Positions of the tokens of a text in a piece, special tokens left out."""
+    marks = zip(piece.sequence_ids, piece.special_tokens_mask, strict=True)
+    return [at for at, (part, special) in enumerate(marks) if part == sequence and not special]
+
+
+def best_places(reading: Reading, sequence: int = 0) -> list[tuple[int, int]]:
+    """Where each token of a text is read best, in the order of the text.
+
+    Windows share tokens: each is taken from the window in which it stands farthest from an edge
+    that is not an end of the text, where the model sees most of what is around it.
+
+    Returns:
+        For every token the piece, and the position in it.
+    """
+    places: list[tuple[int, int]] = []
+    context: list[float] = []
+    last = len(reading.pieces) - 1
+    for number, piece in enumerate(reading.pieces):
+        found = text_places(piece, sequence)
+        start = piece.start if isinstance(piece, Window) else 0
+        for at, position in enumerate(found):
+            left = float("inf") if number == 0 else at
+            right = float("inf") if number == last else len(found) - 1 - at
+            if start + at == len(places):
+                places.append((number, position))
+                context.append(min(left, right))
+            elif min(left, right) > context[start + at]:
+                places[start + at] = (number, position)
+                context[start + at] = min(left, right)
+    return places
+
+
 def _even(sizes: Sequence[int], total: int) -> list[int]:
     """How many tokens of two texts to keep, so that the longer one loses first."""
     shorter = min(*sizes, total // 2)
@@ -211,3 +244,32 @@ def _window(
         for name, column in columns.items()
     }
     return Window(**taken, start=start, new_tokens=new_tokens)
+
+
+def join_windows(reading: Reading) -> list[tuple[int, int]]:
+    """Where each token of a text is read with the most text around it: (window, place in it).
+
+    Of the tokens that neighbouring windows share, the first half is the earlier window's, the
+    second the later one's. Special tokens before the text are the first window's, those behind it
+    the last one's. Of texts, not of pairs.
+    """
+    inner = [
+        [at for at, part in enumerate(piece.sequence_ids) if part is not None]
+        for piece in reading.pieces
+    ]
+    starts = [piece.start if isinstance(piece, Window) else 0 for piece in reading.pieces]
+    ends = [start + len(places) for start, places in zip(starts, inner, strict=True)]
+    borders = [(end + start + 1) // 2 for end, start in zip(ends, starts[1:], strict=False)]
+    found = []
+    last = len(inner) - 1
+    for window, (start, places) in enumerate(zip(starts, inner, strict=True)):
+        first = borders[window - 1] - start if window else 0
+        end = borders[window] - start if window < last else len(places)
+        chosen = places[first:end]
+        if window == 0:
+            chosen = [*range(places[0] if places else 0), *chosen]
+        if window == last:
+            size = len(reading.pieces[window])
+            chosen = [*chosen, *range(places[-1] + 1 if places else 0, size)]
+        found += [(window, at) for at in chosen]
+    return found
