@@ -1,4 +1,4 @@
-"""Sampling, streaming detokenisation, stop strings, and text generation end to end."""
+"""Streaming detokenisation, stop strings, and text generation end to end."""
 
 import numpy as np
 import pytest
@@ -7,71 +7,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 import serve
 from serve.bundle.manifest import TokenizerSpec
-from serve.decoding.sampling import Sampler, draw, top
-from serve.decoding.settings import GenerationSettings
 from serve.errors import BundleError, InputError
 from serve.runtime.batching import token_batches
 from serve.text.assembling import Detokenizer, StopCutter
 from serve.text.tokenizer import TextTokenizer
-
-
-def reference_probabilities(logits, temperature=1.0, top_k=None, top_p=None):
-    """Nucleus and top-k sampling by a full sort."""
-    order = np.argsort(-logits, kind="stable")
-    if top_k is not None:
-        order = order[:top_k]
-    chances = np.exp((logits[order].astype(np.float64) - logits.max()) / temperature)
-    chances /= chances.sum()
-    if top_p is not None and top_p < 1:
-        count = int(np.searchsorted(np.cumsum(chances), top_p)) + 1
-        order, chances = order[:count], chances[:count] / chances[:count].sum()
-    full = np.zeros(len(logits))
-    full[order] = chances
-    return full
-
-
-@pytest.mark.parametrize("size", [3, 300, 50_000])
-@pytest.mark.parametrize(
-    "given",
-    [
-        {}, {"temperature": 0.5}, {"top_k": 1}, {"top_k": 2, "temperature": 3.0}, {"top_k": 200},
-        {"top_p": 0.5}, {"top_p": 0.999, "temperature": 5.0}, {"top_p": 1.0},
-        {"top_k": 20, "top_p": 0.7},
-    ],
-)  # fmt: skip
-def test_draw_follows_the_distribution(size, given):
-    rng = np.random.default_rng(size)
-    logits = (rng.normal(size=size) * 3).astype(np.float32)
-    settings = GenerationSettings(do_sample=True, **given)
-    expected = reference_probabilities(logits, **given)
-    count = 400
-    drawn = np.bincount(
-        [draw(logits, settings, (i + 0.5) / count) for i in range(count)], minlength=size
-    )
-    assert not drawn[expected == 0].any()
-    # Evenly spread uniforms: every token comes up as often as it should, to within one.
-    assert np.abs(drawn / count - expected).max() < 1.5 / count
-
-
-@pytest.mark.parametrize("k", [1, 5, 64, 1000])
-def test_top_equals_a_stable_sort(k):
-    rng = np.random.default_rng(k)
-    for logits in (rng.normal(size=50_257), rng.integers(0, 9, 5000), np.zeros(3000)):
-        logits = logits.astype(np.float32)
-        assert np.array_equal(top(logits, k), np.argsort(-logits, kind="stable")[:k])
-
-
-def test_sampler_mixes_greedy_and_random_rows():
-    logits = np.random.default_rng(0).normal(size=(3, 100)).astype(np.float32)
-    settings = [
-        GenerationSettings(),
-        GenerationSettings(do_sample=True, seed=5, temperature=2.0),
-        GenerationSettings(do_sample=True, top_k=1),
-    ]
-    tokens = Sampler(settings)(logits, range(3))
-    assert tokens[0] == logits[0].argmax()
-    assert tokens[2] == logits[2].argmax()
-    assert tokens[1] == draw(logits[1], settings[1], np.random.default_rng(5).random())
 
 
 def byte_level(folder):

@@ -54,8 +54,11 @@ class GenerationSettings:
         logit_bias: Added to the logits of tokens, by id.
         suppress_tokens: Tokens that are never generated.
         begin_suppress_tokens: Tokens that are not generated first.
-        forced_bos_token_id: The first token of the answer, such as the target language's.
+        forced_bos_token_id: The first token of the answer, such as the target language's, where
+            the decoder began with its start token alone.
         forced_eos_token_id: The last token, once `max_new_tokens` is reached.
+        renormalize_logits: Make what penalties and ruled out tokens leave a distribution again,
+            which the scores of beams then add up.
         stop: Texts that end the answer; they are not part of it.
         eos_token_id: Tokens that end the answer; they are not part of it.
         ignore_eos: Go on behind end tokens, which are never chosen.
@@ -101,6 +104,7 @@ class GenerationSettings:
     begin_suppress_tokens: tuple[int, ...] = ()
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
+    renormalize_logits: bool = False
     stop: tuple[str, ...] = ()
     eos_token_id: tuple[int, ...] = ()
     ignore_eos: bool = False
@@ -125,6 +129,10 @@ class GenerationSettings:
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
             object.__setattr__(self, name, _ids(name, getattr(self, name)))
         rows = tuple(_ids("bad_words_ids", row) for row in self.bad_words_ids or ())
+        if not all(rows):
+            raise InputError(
+                "bad_words_ids holds a row of no tokens, expected at least one in each"
+            )
         object.__setattr__(self, "bad_words_ids", rows)
         for name, (test, expected) in _RULES.items():
             value = getattr(self, name)
@@ -132,7 +140,7 @@ class GenerationSettings:
                 raise InputError(f"{name}={value!r}: expected {expected}")
         bias = dict(self.logit_bias or {})
         for token, value in bias.items():
-            if not _whole(0)(token) or not _real(-np.inf, np.inf)(value):
+            if not _whole(0)(token) or not _NUMBER[0](value):
                 raise InputError(
                     f"logit_bias holds {token!r}: {value!r}, expected token ids and numbers"
                 )
@@ -186,7 +194,8 @@ class GenerationSettings:
         """The model's defaults, overridden by what is given and not None.
 
         A temperature, top_k, top_p, min_p or typical_p that is given asks for sampling, unless
-        `do_sample` says otherwise, or `penalty_alpha` is given; a seed alone does not.
+        `do_sample` says otherwise, or `penalty_alpha` is given; a seed alone does not. A
+        `max_new_tokens` that is given stands above the model's `max_length`.
         """
         given = {name: value for name, value in given.items() if value is not None}
         unknown = sorted(set(given) - set(cls.__dataclass_fields__))
@@ -205,6 +214,8 @@ class GenerationSettings:
             for name, value in spec.model_dump().items()
             if name in known and value is not None and name != "max_new_tokens"
         }
+        if "max_new_tokens" in given:
+            base.pop("max_length", None)
         if given.get("num_beams") == 1:  # what the model's own beams would need
             base.pop("num_beam_groups", None)
         if given.get("do_sample") is False or given.get("penalty_alpha"):
@@ -249,6 +260,7 @@ _RULES: dict[str, _Rule] = {
     "min_length": _COUNT,
     "do_sample": _FLAG,
     "ignore_eos": _FLAG,
+    "renormalize_logits": _FLAG,
     "temperature": (_real(0, 1e4), "a number above 0"),
     "top_k": _POSITIVE,
     "top_p": _SHARE,
