@@ -8,9 +8,9 @@ import serve_bundles as bundles
 
 import serve
 from serve.errors import InputError
+from serve.pipelines.entities import merge
 from serve.pipelines.question_answering import best_span
 from serve.pipelines.results import TokenLabel
-from serve.pipelines.token_classification import merge
 
 LABELS = {
     "text-classification": ["good", "bad", "ugly"],
@@ -114,7 +114,7 @@ def test_token_classification_offsets(opened):
     text = "  The cat, and MILK"
     encoding, states = hidden(pipeline, text)
     best = (states @ weights_of(pipeline)["logits.w"]).argmax(-1)
-    result = pipeline(text, unit="token")
+    result = pipeline(text, aggregation="simple")
     assert [token.start for token in result.tokens] == [o[0] for o in encoding.offsets[1:-1]]
     assert [token.label for token in result.tokens] == [
         LABELS[pipeline.task][i] for i in best[1:-1]

@@ -31,6 +31,7 @@ PIPELINES: dict[str, Row] = {
     "text-classification": Row("classification", "TextClassifier", ("text-classification",)),
     "text-generation": Row("text_generation", "TextGenerator", ("text-generation",)),
     "text2text-generation": Row("text_generation", "Text2TextGenerator", ("text2text-generation",)),
+    "zero-shot-classification": Row("zero_shot", "ZeroShotClassifier", ("text-classification",)),
     "token-classification": Row(
         "token_classification", "TokenClassifier", ("token-classification",)
     ),

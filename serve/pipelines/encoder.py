@@ -84,9 +84,14 @@ class EncoderPipeline(Pipeline):
         return read_settings(self.settings_type, chosen, self.task)
 
     def _read(self, items: Sequence[Any], settings: EncoderSettings) -> list[Reading]:
-        """How each text, pair or dict is read; a batch may mix texts and pairs."""
-        parts = for_each(items, self._parts)
-        encodings: list[Encoding | None] = [None] * len(items)
+        """How each text, pair or dict is read."""
+        return self._read_pairs(for_each(items, self._parts), settings)
+
+    def _read_pairs(
+        self, parts: Sequence[tuple[str, str | None]], settings: EncoderSettings
+    ) -> list[Reading]:
+        """How texts, alone (beside None) or in pairs, are read; a batch may mix both."""
+        encodings: list[Encoding | None] = [None] * len(parts)
         for paired in (False, True):
             rows = [row for row, (_, second) in enumerate(parts) if (second is not None) == paired]
             if not rows:
@@ -208,8 +213,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def class_scores(logits: np.ndarray) -> np.ndarray:
     """Probabilities of the classes; a single one is weighed against its absence (logistic)."""
     if logits.shape[-1] == 1:
-        return 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+        return sigmoid(logits)
     return softmax(logits)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of classes that may hold together, in float64."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))  # exp() would overflow
 
 
 def label_names(manifest: Manifest, count: int) -> list[str]:

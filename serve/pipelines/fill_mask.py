@@ -24,13 +24,20 @@ class FillSettings(EncoderSettings):
 
     Attributes:
         top_k: How many tokens to show for every mask.
+        targets: The only tokens to show, each a token of the vocabulary; their probabilities stay
+            those among all tokens. By default any.
     """
 
     top_k: int = 5
+    targets: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("top_k", self.top_k)
+        if self.top_k is None:
+            raise InputError("top_k=None: expected a whole number from 1")
+        if self.targets is not None and (isinstance(self.targets, str) or not self.targets):
+            raise InputError(f"targets={self.targets!r}: expected a list of tokens")
 
 
 class MaskFiller(EncoderPipeline):
@@ -55,12 +62,13 @@ class MaskFiller(EncoderPipeline):
         self.mask_token: str = self.tokenizer.backend.id_to_token(self.mask_id) or ""
 
     def _answer(self, items: Sequence[Any], settings: FillSettings) -> list[FilledMasks]:
+        targets = None if settings.targets is None else self._target_ids(settings.targets)
         readings = self._read(items, settings)
         for_each(readings, self._check)
 
         def fill(piece: Piece, outputs: Outputs) -> tuple[tuple[Fill, ...], ...]:
             return tuple(
-                self._fill(piece, at, outputs["logits"][at], settings)
+                self._fill(piece, at, outputs["logits"][at], settings.top_k, targets)
                 for at, token in enumerate(piece.ids)
                 if token == self.mask_id
             )
@@ -70,19 +78,41 @@ class MaskFiller(EncoderPipeline):
             for reading, [masks] in zip(readings, self._run_all(readings, fill), strict=True)
         ]
 
+    def _target_ids(self, targets: Sequence[str]) -> np.ndarray:
+        """Ids of the targets, each a token as the vocabulary spells it or a text of one token."""
+        ids = []
+        for target in targets:
+            if not isinstance(target, str):
+                raise InputError(f"targets: {target!r} is no token, expected a text")
+            found = self.tokenizer.backend.token_to_id(target)
+            if found is None:
+                encoded = self.tokenizer.backend.encode(target, add_special_tokens=False)
+                if len(encoded) != 1:
+                    raise InputError(
+                        f"targets: {target!r} is no token of the vocabulary, which spells it "
+                        f"{encoded.tokens}; a mask holds one token"
+                    )
+                found = encoded.ids[0]
+            ids.append(found)
+        return np.array(list(dict.fromkeys(ids)))
+
     def _check(self, reading: Reading) -> None:
         if self.mask_id not in reading.pieces[0].ids:
             cut = "; it was cut off with the end of the text" if reading.truncated else ""
             raise InputError(f"the text has no {self.mask_token} to fill{cut}")
 
     def _fill(
-        self, piece: Piece, at: int, logits: np.ndarray, settings: FillSettings
+        self, piece: Piece, at: int, logits: np.ndarray, count: int, targets: np.ndarray | None
     ) -> tuple[Fill, ...]:
         weights = np.exp(logits.astype(np.float64) - logits.max())
         total = weights.sum()
         ids = list(piece.ids)
         fills = []
-        for token_id in top(logits, min(settings.top_k, logits.size)).tolist():
+        if targets is None:
+            chosen = top(logits, min(count, logits.size))
+        else:
+            chosen = targets[np.argsort(-logits[targets], kind="stable")[:count]]
+        for token_id in chosen.tolist():
             ids[at] = token_id
             shown = [
                 token

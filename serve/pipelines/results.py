@@ -29,16 +29,27 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Classification(Result):
-    """A text's class: the best label, and the probability of each, highest first."""
+    """A text's class.
+
+    Attributes:
+        label: The best label.
+        score: Its probability.
+        scores: The probability of each label, highest first; of `top_k` where that was asked for.
+        labels: Where several may hold: those whose probability reaches the threshold, best first.
+        truncated: The end of the text was not read.
+        windows: Pieces that a long text was read in.
+    """
 
     label: str
     score: float
     scores: dict[str, float]
+    labels: tuple[str, ...] | None = None
     truncated: bool = False
-    windows: int = 1  # pieces that a long text was read in
+    windows: int = 1
 
     def __str__(self) -> str:
-        return f"{self.label}\t{self.score:.4f}"
+        shown = (self.label,) if self.labels is None else self.labels
+        return "\t".join(part for label in shown for part in (label, f"{self.scores[label]:.4f}"))
 
 
 @dataclass(frozen=True)
@@ -65,15 +76,24 @@ class Span:
 
 @dataclass(frozen=True)
 class TokenLabels(Result):
-    """Labels of a text's tokens, and the spans they make up."""
+    """Labels of a text's tokens.
+
+    Attributes:
+        tokens: Pieces or words, as the aggregation has it.
+        spans: The entities that they make up; none with aggregation "none".
+        truncated: The end of the text was not read.
+        windows: Pieces that a long text was read in.
+    """
 
     tokens: tuple[TokenLabel, ...]
     spans: tuple[Span, ...]
     truncated: bool = False
-    windows: int = 1  # pieces that a long text was read in
+    windows: int = 1
 
     def __str__(self) -> str:
-        return " ".join(f"{span.text}/{span.label}" for span in self.spans)
+        if self.spans:
+            return " ".join(f"{span.text}/{span.label}" for span in self.spans)
+        return " ".join(f"{token.token}/{token.label}" for token in self.tokens)
 
 
 @dataclass(frozen=True)
@@ -121,6 +141,7 @@ class Features(Result):
     tokens: tuple[str, ...]
     values: np.ndarray
     truncated: bool = False
+    windows: int = 1  # pieces that a long text was read in
 
     def __str__(self) -> str:
         return f"{self.values.shape[0]} x {self.values.shape[1]}"
@@ -132,6 +153,7 @@ class Embedding(Result):
 
     values: np.ndarray
     truncated: bool = False
+    windows: int = 1  # pieces that a long text was read in
 
     def __str__(self) -> str:
         return " ".join(f"{value:.6g}" for value in self.values)

@@ -1,145 +1,154 @@
-"""Labels of the tokens of a text, and the spans they make up."""
+"""Labels of the tokens of a text, and the entities they make up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-import numpy as np
 from tokenizers import Encoding
 
 from serve.errors import InputError
 from serve.pipelines.base import check_choice, for_each
-from serve.pipelines.encoder import EncoderPipeline, EncoderSettings, class_scores, label_names
-from serve.pipelines.results import Span, TokenLabel, TokenLabels
-from serve.text.windows import Piece
+from serve.pipelines.encoder import (
+    EncoderPipeline,
+    EncoderSettings,
+    Outputs,
+    class_scores,
+    label_names,
+)
+from serve.pipelines.entities import (
+    AGGREGATIONS,
+    OUTSIDE,
+    ScoredToken,
+    is_bio,
+    labelled,
+    merge,
+    words_of,
+)
+from serve.pipelines.results import TokenLabel, TokenLabels
+from serve.text.windows import Reading, best_places
 
 
 @dataclass(frozen=True)
 class TagSettings(EncoderSettings):
-    """Settings of token-classification."""
+    """Settings of token-classification.
 
-    unit: str = "auto"
+    Attributes:
+        aggregation: How the labels of a word's pieces become labels of words and entities, as
+            Hugging Face names it. "none" labels every piece; "simple" merges neighbouring pieces;
+            the others give a word one label, and merge words: that of its "first" piece, that of
+            its surest piece ("max"), or the best of its pieces' mean probabilities ("average").
+            None: "first" where the input comes as words or the labels are of the BIO kind, else
+            "simple".
+    """
+
+    aggregation: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("unit", self.unit, ("auto", "token", "word"))
+        if self.aggregation is not None:
+            check_choice("aggregation", self.aggregation, AGGREGATIONS)
+
+
+@dataclass(frozen=True)
+class _Input:
+    text: str
+    words: list[str] | None
+
+    @property
+    def starts(self) -> list[int]:
+        """Where each word begins in the text."""
+        return [0, *accumulate(len(word) + 1 for word in self.words or ())]
 
 
 class TokenClassifier(EncoderPipeline):
-    """Labels of a text's tokens, and the spans they make up (task token-classification).
+    """Labels of a text's tokens, and the entities they make up (task token-classification).
 
-    An input is a text, or `{"tokens": [...]}` for a text that is split into words already. The
-    setting `unit` chooses what is labelled: every "token", or every "word" by its first token;
-    "auto" takes words where the input comes as words or the labels are of the BIO kind.
+    An input is a text, or `{"tokens": [...]}` for a text that is split into words already; then a
+    result has a label for every word, whatever the tokenizer makes of it, unless pieces are asked
+    for. A long text is read in windows; in an overlap a token is labelled by the window that sees
+    most around it.
     """
 
     settings_type = TagSettings
-    long_choices = ("cut", "error")
     by_token = frozenset({"logits"})
 
     def _answer(self, items: Sequence[Any], settings: TagSettings) -> list[TokenLabels]:
-        unit = settings.unit
-        split = for_each(items, _words)
-        texts = [
-            " ".join(words) if words is not None else self._parts(item)[0]
-            for item, words in zip(items, split, strict=True)
+        inputs = for_each(items, self._input)
+        readings = self._fit(self._encode(inputs), settings)
+        outputs = self._run_all(readings)
+        return [
+            self._label(given, reading, found, settings.aggregation)
+            for given, reading, found in zip(inputs, readings, outputs, strict=True)
         ]
-        encodings: list[Encoding] = [
-            self.tokenizer.encode([text if words is None else words], words=words is not None)[0]
-            for text, words in zip(texts, split, strict=True)
-        ]
-        readings = self._fit(encodings, settings)
-        results = []
-        for row, [outputs] in enumerate(self._run_all(readings)):
-            words = split[row]
-            by_word = words is not None or unit == "word" or (unit == "auto" and self._bio())
-            tokens = self._label(
-                texts[row],
-                words,
-                readings[row].pieces[0],
-                outputs["logits"],
-                by_word and unit != "token",
-            )
-            cut = readings[row].truncated
-            results.append(TokenLabels(tuple(tokens), tuple(merge(texts[row], tokens)), cut))
-        return results
 
-    def _bio(self) -> bool:
-        prefixes = {label[:2] for label in self.manifest.labels or () if label[1:2] in ("-", "_")}
-        return bool(prefixes) and all(prefix[0] in "BI" for prefix in prefixes)
+    def _input(self, item: Any) -> _Input:
+        words = _words(item)
+        return _Input(self._parts(item)[0] if words is None else " ".join(words), words)
+
+    def _encode(self, inputs: Sequence[_Input]) -> list[Encoding]:
+        """Texts and words apart, as the tokenizer wants them."""
+        found: dict[int, Encoding] = {}
+        for split in (False, True):
+            rows = [row for row, item in enumerate(inputs) if (item.words is not None) == split]
+            texts = [inputs[row].words or inputs[row].text for row in rows]
+            try:
+                encodings = self.tokenizer.encode(texts, words=split)
+            except InputError as error:
+                error.row = None if error.row is None else rows[error.row]
+                raise
+            found.update(zip(rows, encodings, strict=True))
+        return [found[row] for row in range(len(inputs))]
 
     def _label(
-        self,
-        text: str,
-        words: list[str] | None,
-        encoding: Piece,
-        logits: np.ndarray,
-        by_word: bool,
-    ) -> list[TokenLabel]:
-        scores = class_scores(logits)
-        labels = label_names(self.manifest, scores.shape[-1])
-        best = scores.argmax(-1).tolist()
-        starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist() if words else None
-        found: list[TokenLabel] = []
-        last_word = None
-        for at, (first, end) in enumerate(encoding.offsets):
-            word = encoding.word_ids[at]
-            if encoding.special_tokens_mask[at]:
-                continue
-            if starts is not None and word is not None:  # offsets count within the word
-                first, end = first + starts[word], end + starts[word]
-            if by_word and word is not None and word == last_word:
-                before = found[-1]
-                found[-1] = TokenLabel(
-                    text[before.start : end], before.label, before.score, before.start, end
-                )
-                continue
-            last_word = word
-            score = float(scores[at, best[at]])
-            found.append(TokenLabel(text[first:end], labels[best[at]], score, first, end))
-        return found
-
-
-def merge(text: str, tokens: Sequence[TokenLabel]) -> list[Span]:
-    """Merge neighbours of one label: BIO, BMES (B- begins, M- and I- continue, E- ends, S- alone).
-
-    A label without such a prefix continues the span before it if that has the same label; "O" is
-    no span. A continuation without a beginning begins one: models err, and a span is worth more.
-    """
-    spans: list[list[TokenLabel]] = []
-    names: list[str] = []
-    open_name: str | None = None
-    for token in tokens:
-        prefix, name = _prefix(token.label)
-        if token.label == "O":
-            open_name = None
-            continue
-        if open_name == name and prefix not in ("B", "S"):
-            spans[-1].append(token)
+        self, given: _Input, reading: Reading, outputs: Sequence[Outputs], aggregation: str | None
+    ) -> TokenLabels:
+        pieces = _pieces(given, reading, outputs)
+        labels = label_names(self.manifest, outputs[0]["logits"].shape[-1])
+        by_word = given.words is not None or is_bio(labels)
+        kind = aggregation or ("first" if by_word else "simple")
+        if kind in ("none", "simple"):
+            tokens = [labelled(given.text, [piece], labels, "first") for piece in pieces]
         else:
-            spans.append([token])
-            names.append(name)
-        open_name = None if prefix in ("E", "S") else name
-    return [
-        Span(
-            name,
-            text[span[0].start : span[-1].end],
-            float(np.mean([token.score for token in span])),
-            span[0].start,
-            span[-1].end,
-        )
-        for name, span in zip(names, spans, strict=True)
-    ]
+            groups = words_of(given.text, pieces, given.words is not None)
+            tokens = [labelled(given.text, group, labels, kind) for group in groups]
+            if given.words is not None:
+                tokens = _every_word(given, groups, tokens, reading.truncated)
+        spans = [] if kind == "none" else merge(given.text, tokens)
+        return TokenLabels(tuple(tokens), tuple(spans), reading.truncated, len(reading.pieces))
 
 
-def _prefix(label: str) -> tuple[str, str]:
-    if len(label) > 2 and label[1] in "-_" and label[0] in "BIMES":
-        return label[0], label[2:]
-    if label in ("B", "I", "M", "E", "S"):
-        return label, "word"  # segmentation: the labels say only where words begin and end
-    return "", label
+def _pieces(given: _Input, reading: Reading, outputs: Sequence[Outputs]) -> list[ScoredToken]:
+    """The tokens of a text, each from the window that reads it best."""
+    scores = [class_scores(found["logits"]) for found in outputs]
+    columns = [(piece.offsets, piece.word_ids) for piece in reading.pieces]
+    starts = given.starts
+    pieces = []
+    for window, at in best_places(reading):
+        offsets, word_ids = columns[window]
+        word = word_ids[at]
+        shift = starts[word] if given.words and word is not None else 0  # offsets within the word
+        start, end = offsets[at]
+        pieces.append(ScoredToken(start + shift, end + shift, word, scores[window][at]))
+    return pieces
+
+
+def _every_word(
+    given: _Input, groups: Sequence[Sequence[ScoredToken]], tokens: Sequence[TokenLabel], cut: bool
+) -> list[TokenLabel]:
+    """A label for each word: those that have no token, such as control characters, are outside."""
+    found = {group[0].word: token for group, token in zip(groups, tokens, strict=True)}
+    words = given.words or []
+    last = max((word for word in found if word is not None), default=-1)
+    count = last + 1 if cut else len(words)
+    starts = given.starts
+    found_all = []
+    for at, word in enumerate(words[:count]):
+        nothing = TokenLabel(word, OUTSIDE, 0.0, starts[at], starts[at] + len(word))
+        found_all.append(found.get(at, nothing))
+    return found_all
 
 
 def _words(item: Any) -> list[str] | None:
