@@ -430,7 +430,7 @@ def seq2seq_bundle(folder: Path, layout: str = "buffer") -> Path:
     )
 
 
-def encoder_bundle(folder: Path, task: str, labels: list[str] | None = None) -> Path:
+def encoder_bundle(folder: Path, task: str, labels: list[str] | None = None, **facts) -> Path:
     """An encoder for any of the encoder tasks, with a WordPiece tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = wordpiece_tokenizer(folder).get_vocab_size()
@@ -451,6 +451,7 @@ def encoder_bundle(folder: Path, task: str, labels: list[str] | None = None) -> 
         graphs={"model": graph},
         tokenizer={"max_length": 32},
         labels=labels,
+        **facts,
     )
 
 
