@@ -1,4 +1,4 @@
-"""The two sizes that benchmarks are about; weights are random, as speed does not depend on them."""
+"""The sizes that benchmarks are about; weights are random, as speed does not depend on them."""
 
 from typing import Any
 
@@ -38,6 +38,35 @@ SIZES: dict[str, dict[str, Any]] = {
             "eos_token_id": 2,
         },
     },
+    "t5-small": {
+        "task": "text2text-generation",
+        "model_type": "t5",
+        "config": {
+            "vocab_size": 32128,
+            "hidden_dim": 512,
+            "num_layers": 6,
+            "num_decoder_layers": 6,
+            "num_heads": 8,
+            "head_dim": 64,
+            "intermediate_dim": 2048,
+            "max_length": 512,
+            "norm": "rms",
+            "norm_epsilon": 1e-6,
+            "positions": "none",
+            "position_bias": "relative",
+            "relative_buckets": 32,
+            "relative_max_distance": 128,
+            "attention_scale": 1.0,
+            "activation": "relu",
+            "attention_bias": False,
+            "projection_bias": False,
+            "logit_scale": 512**-0.5,
+            "tie_embeddings": True,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+            "decoder_start_token_id": 0,
+        },
+    },
 }
 
 
@@ -49,7 +78,8 @@ def build(name: str) -> Any:
     import zoo
 
     size = SIZES[name]
-    cls = zoo.DecoderConfig if size["task"] == "text-generation" else zoo.EncoderConfig
+    names = {"text-generation": "DecoderConfig", "text2text-generation": "EncoderDecoderConfig"}
+    cls = getattr(zoo, names.get(size["task"], "EncoderConfig"))
     return zoo.TaskModel(cls(**size["config"]), size["task"])
 
 

@@ -58,6 +58,7 @@ def to_onnx(
     name: str | None = None,
     opset: int = 18,
     max_new_tokens: int = 64,
+    hidden_states: bool = False,
     verify: bool = True,
     overwrite: bool = False,
     source: dict[str, Any] | None = None,
@@ -80,6 +81,8 @@ def to_onnx(
         name: The bundle's name; by default the folder's.
         opset: Version of ONNX' operators.
         max_new_tokens: Default length of what a generating bundle writes.
+        hidden_states: The graphs that write return `last_hidden_state` [B, S, D] too, the states
+            that their head reads, which contrastive search compares.
         verify: Replay reference values through `serve` before the folder appears.
         overwrite: Replace `out` where it exists.
         source: Where the model came from, for the manifest.
@@ -104,6 +107,8 @@ def to_onnx(
     form = Form.of(precision)
     model = prepared(model)
     form.check(model, target, data, budget)
+    if hidden_states:
+        _check_hidden_states(model, layout)
     bundle = _Bundle(
         model,
         tokenizer,
@@ -113,6 +118,7 @@ def to_onnx(
         opset=opset,
         name=name or Path(out).name,
         max_new_tokens=max_new_tokens,
+        hidden_states=hidden_states,
         source=source or {},
         say=say,
     )
@@ -141,6 +147,7 @@ class _Bundle:
         opset: int,
         name: str,
         max_new_tokens: int,
+        hidden_states: bool,
         source: dict[str, Any],
         say: Progress,
     ) -> None:
@@ -149,7 +156,7 @@ class _Bundle:
         self.tokenizer = tokenizer_of(self.model, tokenizer)
         self.form, self.target, self.layout, self.opset = form, target, layout, opset
         self.name, self.max_new_tokens, self.source, self.say = name, max_new_tokens, source, say
-        self.places, self.weights_name = _places(self.model, target, layout)
+        self.places, self.weights_name = _places(self.model, target, layout, hidden_states)
         self.ranges: Ranges | None = None
 
     @cached_property
@@ -256,13 +263,28 @@ class _Bundle:
         manifest.model_copy(update={"verification": report}).save(folder)
 
 
-def _places(model: TaskModel, target: str, layout: str) -> tuple[list[Placed], str]:
+def _check_hidden_states(model: TaskModel, layout: str) -> None:
+    if not model.generates:
+        raise ExportError(
+            f"hidden_states: task {model.task!r} writes nothing; the states of other tasks are "
+            "those of 'feature-extraction'"
+        )
+    if layout != "bundle":
+        raise ExportError(
+            f"hidden_states with layout = {layout!r}: its client takes no such output; choose "
+            "layout 'bundle'"
+        )
+
+
+def _places(
+    model: TaskModel, target: str, layout: str, hidden_states: bool
+) -> tuple[list[Placed], str]:
     """The graphs with their files, and the name of the external data."""
     if layout == "optimum":
         optimum.check(model, target)
         places = optimum.placed(model)
         return places, optimum.weights_file(places)
-    graphs = onnx_graphs(model, CACHES[target])
+    graphs = onnx_graphs(model, CACHES[target], hidden_states)
     return [Placed(graph, f"{graph.name}.onnx") for graph in graphs], WEIGHTS_FILE
 
 

@@ -18,6 +18,8 @@ BATCH, SEQUENCE, PAST, TOTAL = (
     "total_sequence_length",
 )
 ENCODER_SEQUENCE = "encoder_sequence_length"
+ENCODER_BATCH = "encoder_batch_size"
+"""Rows of the encoder's texts, where a step takes fewer of them than it has rows of its own."""
 KEPT = "logits_length"
 
 KEEP = "logits_to_keep"
@@ -54,8 +56,8 @@ class Graph:
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
-def _ids(name: str, length: str = SEQUENCE) -> Tensor:
-    return Tensor(name, "int64", (BATCH, length))
+def _ids(name: str, length: str = SEQUENCE, batch: str = BATCH) -> Tensor:
+    return Tensor(name, "int64", (batch, length))
 
 
 _OUTPUT_AXES: dict[str, tuple[str, ...]] = {
@@ -90,12 +92,14 @@ def forward_graph(model: TaskModel) -> Graph:
     return Graph("model", tuple(inputs), outputs, lambda feeds: model(feeds, training=False))
 
 
-def _cache(model: TaskModel, prefix: str, kind: str, length: str) -> list[Tensor]:
+def _cache(
+    model: TaskModel, prefix: str, kind: str, length: str, batch: str = BATCH
+) -> list[Tensor]:
     """Keys and values of every layer, in the type that the model computes in; `kind` is "",
     "decoder." or "encoder.".
     """
     decoder: Any = model.decoder
-    axes = (BATCH, decoder.config.num_kv_heads, length, decoder.config.head_dim)
+    axes = (batch, decoder.config.num_kv_heads, length, decoder.config.head_dim)
     return [
         Tensor(f"{prefix}.{i}.{kind}{part}", model.compute_dtype, axes)
         for i in range(len(decoder.layers))
@@ -126,10 +130,23 @@ def encode_graph(model: TaskModel) -> Graph:
     return Graph("encoder", inputs, (hidden, *memory), call)
 
 
-def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
+def step_graph(
+    model: TaskModel,
+    cache: CacheLayout,
+    *,
+    shared_memory: bool = False,
+    hidden_states: bool = False,
+) -> Graph:
     """One cached call of a decoder: prompt or next token. See `TaskModel.step`.
 
     The logits' middle axis is that of the default of `KEEP`, which feeding it may overrule.
+
+    Args:
+        model: The model.
+        cache: The cache's layout.
+        shared_memory: An encoder-decoder's memory may have fewer rows than the step, k rows of
+            which read one row of it; see `export.shared_memory`.
+        hidden_states: Also return the states [B, S, D] of all S positions that the head reads.
     """
     kind = "decoder." if model.encoder is not None else ""
     past = _cache(model, "past_key_values", kind, PAST)
@@ -137,15 +154,23 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
     inputs = [_ids("input_ids"), _ids("attention_mask", TOTAL), *past]
     memory: list[Tensor] = []
     if model.encoder is not None:
-        memory = _cache(model, "past_key_values", "encoder.", ENCODER_SEQUENCE)
-        inputs += [_ids("encoder_attention_mask", ENCODER_SEQUENCE), *memory]
+        rows = ENCODER_BATCH if shared_memory else BATCH
+        memory = _cache(model, "past_key_values", "encoder.", ENCODER_SEQUENCE, rows)
+        inputs += [_ids("encoder_attention_mask", ENCODER_SEQUENCE, rows), *memory]
     inputs.append(Tensor(KEEP, "int64", ()))
     # Clients of the growing layout expect all logits; a prompt's other logits only cost time. And
     # onnxruntime-genai, which feeds only what it knows, takes what is declared for what comes.
     default = 1 if cache == "buffer" else 0
     logits = Tensor("logits", "float32", (BATCH, default or KEPT, model.config.vocab_size))
+    hidden = _hidden(model) if hidden_states else ()
 
     def call(feeds: dict[str, Any]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+
+        def keep(states: tf.Tensor, span: Any) -> tf.Tensor:
+            seen.update({tensor.name: tf.cast(states, "float32") for tensor in hidden})
+            return _kept_states(states, span, feeds[KEEP])
+
         logits_, pairs = model.step(
             feeds["input_ids"],
             feeds["attention_mask"],
@@ -153,13 +178,18 @@ def step_graph(model: TaskModel, cache: CacheLayout) -> Graph:
             cache,
             memory=_pairs(feeds, memory) or None,
             memory_mask=feeds.get("encoder_attention_mask"),
-            keep=lambda states, span: _kept_states(states, span, feeds[KEEP]),
+            keep=keep,
         )
-        return {logits.name: logits_, **_flat(present, pairs)}
+        return {logits.name: logits_, **_flat(present, pairs), **seen}
 
     name = "decoder" if model.encoder is not None else "model"
     defaults = {KEEP: tf.constant(default, "int64").numpy()}
-    return Graph(name, tuple(inputs), (logits, *present), call, defaults)
+    return Graph(name, tuple(inputs), (logits, *present, *hidden), call, defaults)
+
+
+def _hidden(model: TaskModel) -> tuple[Tensor, ...]:
+    decoder: Any = model.decoder
+    return (Tensor("last_hidden_state", "float32", (BATCH, SEQUENCE, decoder.config.output_dim)),)
 
 
 def first_step_graph(model: TaskModel) -> Graph:
@@ -204,10 +234,9 @@ def _kept_states(states: tf.Tensor, span: Any, keep: tf.Tensor) -> tf.Tensor:
     return tf.gather(states, index, batch_dims=1)
 
 
-def onnx_graphs(model: TaskModel, cache: CacheLayout) -> list[Graph]:
-    """The graphs of an ONNX bundle."""
+def onnx_graphs(model: TaskModel, cache: CacheLayout, hidden_states: bool = False) -> list[Graph]:
+    """The graphs of an ONNX bundle; `hidden_states` as for `step_graph`."""
     if not model.generates:
         return [forward_graph(model)]
-    if model.architecture == "decoder":
-        return [step_graph(model, cache)]
-    return [encode_graph(model), step_graph(model, cache)]
+    step = step_graph(model, cache, shared_memory=True, hidden_states=hidden_states)
+    return [step] if model.architecture == "decoder" else [encode_graph(model), step]

@@ -94,7 +94,7 @@ def convert_placeholder(ctx: Any, node: Any, name: str, args: Any) -> None:
     )
 
 
-def _once(compute: Callable[[], tf.Tensor], *key: Any) -> tf.Tensor:
+def once(compute: Callable[[], tf.Tensor], *key: Any) -> tf.Tensor:
     """What `compute` gives, or gave for the same key before."""
     known = shared.get()
     if key not in known:
@@ -106,7 +106,7 @@ def _cast(value: Any, dtype: Any) -> tf.Tensor:
     value = tf.convert_to_tensor(value)
     if value.dtype == dtype:
         return value
-    return _once(lambda: tf.cast(value, dtype), "cast", value.ref(), tf.as_dtype(dtype))
+    return once(lambda: tf.cast(value, dtype), "cast", value.ref(), tf.as_dtype(dtype))
 
 
 def _static(x: tf.Tensor) -> list[int | None]:
@@ -138,7 +138,7 @@ def _shifted(scores: Any, length: Any) -> tf.Tensor:
     length = tf.convert_to_tensor(length)
 
     def vector(name: str, compute: Callable[[], Any]) -> tf.Tensor:
-        return _once(lambda: tf.cast(compute(), "int64"), name, length.ref())
+        return once(lambda: tf.cast(compute(), "int64"), name, length.ref())
 
     def cut(x: tf.Tensor, start: Any, end: Any, axis: int, shape: list[int | None]) -> tf.Tensor:
         axes = _constant(f"axis_{axis}", np.array([axis], "int64"))
@@ -380,7 +380,7 @@ def _multi_head_attention(query: Any, key: Any, value: Any, span: Any, **facts: 
     mask = None if span.attention_mask is None else span.mask
     if facts["window"] is not None:  # what is seen through it holds the padding already
         allowed, mask = span.allowed(facts["window"]), None
-        hidden = _once(lambda: tf.where(allowed, 0.0, unseen), "hidden", allowed.ref(), unseen)
+        hidden = once(lambda: tf.where(allowed, 0.0, unseen), "hidden", allowed.ref(), unseen)
         bias = hidden if bias is None else tf.cast(bias, "float32") + hidden
     mixed = emit(
         "MultiHeadAttention",

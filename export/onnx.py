@@ -30,6 +30,7 @@ from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNo
 from export import lowering
 from export.errors import ExportError
 from export.graphs import Graph
+from export.shared_memory import for_graph
 from export.weights import joined
 from zoo import ops
 
@@ -135,7 +136,7 @@ def convert(model: keras.Model, graph: Graph, target: str, opset: int) -> Conver
             results = graph.call(feeds)
         return {t.name: tf.identity(results[t.name]) for t in graph.outputs}
 
-    table = lowering.TARGETS[target]
+    table = for_graph(lowering.TARGETS[target], graph)
     optimizers = TIDY_OPTIMIZERS if target == "portable" else OPTIMIZERS
     constants, shared = lowering.constants.set({}), lowering.shared.set({})
     try:

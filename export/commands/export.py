@@ -33,13 +33,18 @@ class Format:
 
 
 _QUANTIZATION = {"block_size", "asymmetric", "head", "embedding", "data", "metric", "max_drop"}
-_BUNDLE = frozenset({"target", "precision", "name", "opset", "report", *_QUANTIZATION})
+_BUNDLE = frozenset(
+    {"target", "precision", "name", "opset", "report", "hidden_states", *_QUANTIZATION}
+)
 _SAVED = frozenset({"precision", "text"})
 
 FORMATS: dict[tuple[str, str | None], Format] = {
     ("onnx", None): Format("export.bundle:to_onnx", _BUNDLE, bundle=True),
     ("onnx", "optimum"): Format(
-        "export.bundle:to_onnx", _BUNDLE, (("layout", "optimum"),), bundle=True
+        "export.bundle:to_onnx",
+        _BUNDLE - {"hidden_states"},
+        (("layout", "optimum"),),
+        bundle=True,
     ),
     ("onnx", "triton"): Format(
         "export.layouts.triton:to_triton", _BUNDLE - {"report", "name"} | {"version"}, bundle=True
@@ -102,6 +107,9 @@ FORMATS: dict[tuple[str, str | None], Format] = {
 @click.option("--task", help="A checkpoint's task; by default what its config.json says.")
 @click.option("--name", help="The bundle's name; by default the recipe's or the checkpoint's.")
 @click.option("--opset", type=int, default=18, show_default=True)
+@click.option(
+    "--hidden-states", is_flag=True, help="Steps return their states too, for contrastive search."
+)
 @click.option("--version", help="A server's version of the model, a whole number.")
 @click.option("--max-length", type=click.IntRange(1), help="Positions of LiteRT's cache.")
 @click.option("--pair", is_flag=True, help="text_onnx takes two texts.")
