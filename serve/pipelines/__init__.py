@@ -27,7 +27,10 @@ PIPELINES: dict[str, Row] = {
     "feature-extraction": Row("embedding", "FeatureExtractor", ("feature-extraction",)),
     "fill-mask": Row("fill_mask", "MaskFiller", ("fill-mask",)),
     "question-answering": Row("question_answering", "QuestionAnswerer", ("question-answering",)),
-    "sentence-similarity": Row("embedding", "SentenceEmbedder", ("sentence-similarity",)),
+    "reranking": Row("rerank", "Reranker", ("text-classification",)),
+    "sentence-similarity": Row(
+        "embedding", "SentenceEmbedder", ("sentence-similarity", "feature-extraction")
+    ),
     "text-classification": Row("classification", "TextClassifier", ("text-classification",)),
     "text-generation": Row("text_generation", "TextGenerator", ("text-generation",)),
     "text2text-generation": Row("text_generation", "Text2TextGenerator", ("text2text-generation",)),

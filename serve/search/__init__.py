@@ -1,0 +1,1 @@
+"""Semantic search: texts cut into passages, their vectors in one file, the nearest to a query."""
