@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from serve.text.token_bytes import byte_tokens
 from serve.text.tokenizer import TextTokenizer
 
 _REPLACEMENT = "\ufffd"  # what half a character decodes to
@@ -13,7 +14,9 @@ class Detokenizer:
     """Decodes a growing row of ids; never emits half a character.
 
     Only a short window is decoded again per token: it starts at the last point where the text was
-    whole, one emission back, since a decoder may treat the first token of a text specially.
+    whole, one emission back, since a decoder may treat the first token of a text specially. A run
+    of tokens that stand for single bytes waits for its end: decoders make characters of the whole
+    run, or of none of it.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -22,11 +25,17 @@ class Detokenizer:
         self._start = 0  # of the window
         self._read = 0  # ids whose text was emitted
         self._known = ""  # text of ids[start:read]
+        self._bytes = byte_tokens(tokenizer)
+        self._run: str | None = None  # the window's text with the run of bytes under way
 
     def push(self, token: int) -> str:
         """Add a token; returns the text that became certain, often one word, possibly none."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids[self._start :])
+        if token in self._bytes or text == self._run:  # what adds no text does not end a run
+            self._run = text
+            return ""
+        self._run = None
         if len(text) <= len(self._known) or text.endswith(_REPLACEMENT):
             return ""
         return self._emit(text)

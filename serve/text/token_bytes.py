@@ -1,0 +1,175 @@
+"""The bytes that each token adds to a text, in a form that automata over bytes can follow."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from functools import cache, cached_property
+
+from serve.errors import InputError
+from serve.text.tokenizer import TextTokenizer
+
+_REPLACEMENT = "\ufffd"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_TRIES = 64  # random texts over which the table is compared with the decoder
+
+
+class TokenBytes:
+    """What each token adds to a text: as its first token, and behind others.
+
+    Decoders of the SentencePiece kind drop the space before the first word, so the two differ;
+    byte-level ones make no difference. Special tokens add nothing.
+
+    Args:
+        tokenizer: Any tokenizer whose decoder looks at one token at a time.
+
+    Attributes:
+        first: By token id, bytes that it adds to an empty text.
+        rest: By token id, bytes that it adds behind another token; none for special tokens.
+
+    Raises:
+        InputError: What a token adds depends on its neighbours.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        backend = tokenizer.backend
+        self._tokenizer = tokenizer
+        size = backend.get_vocab_size(with_added_tokens=True)
+        known = backend.get_vocab(with_added_tokens=True)
+        size = max(size, 1 + max(known.values(), default=0))  # ids may have gaps
+        special = {n for n, token in backend.get_added_tokens_decoder().items() if token.special}
+        names: list[str | None] = [None] * size
+        for name, number in known.items():
+            if number not in special:
+                names[number] = name
+        kinds = decoder_kinds(tokenizer)
+        if kinds == ["ByteLevel"]:
+            self.first = self.rest = [_from_letters(name) for name in names]
+        else:
+            self.first, self.rest = self._by_decoding(names, "ByteFallback" in kinds)
+        self._compare(kinds, [number for number, token in enumerate(self.rest) if token])
+
+    def _by_decoding(
+        self, names: list[str | None], fallback: bool
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Ask the decoder, for each token alone and behind a plain one."""
+        decode = self._tokenizer.backend.decode_batch
+        alone = decode([[number] for number in range(len(names))])
+        anchor = next(
+            (
+                number
+                for number, text in enumerate(alone)
+                if names[number] and re.fullmatch("[A-Za-z]+", text)
+            ),
+            None,
+        )
+        if anchor is None:
+            raise InputError(
+                "the tokenizer has no token of plain letters: constrained output needs one"
+            )
+        behind = decode([[anchor, number] for number in range(len(names))])
+        skip = len(alone[anchor])
+        first, rest = [], []
+        for name, one, two in zip(names, alone, behind, strict=True):
+            if name is None:
+                first.append(b"")
+                rest.append(b"")
+            elif fallback and (byte := _BYTE_TOKEN.fullmatch(name)):
+                raw = bytes([int(byte[1], 16)])
+                first.append(raw if one else b"")
+                rest.append(raw)
+            else:
+                first.append(one.encode())
+                rest.append(two[skip:].encode())
+        return first, rest
+
+    def _compare(self, kinds: list[str], tokens: list[int]) -> None:
+        """Random texts come out as the decoder makes them, or the table is of no use."""
+        draw = random.Random(0)
+        rows = [draw.choices(tokens, k=draw.randint(1, 6)) for _ in range(_TRIES)]
+        for row in rows:
+            text = self._tokenizer.decode(row)
+            made = self.text(row)
+            if made != text and _REPLACEMENT not in made:
+                raise InputError(
+                    f"the decoder {'+'.join(kinds) or 'None'} writes {text!r} for the tokens "
+                    f"{row}, which one at a time make {made!r}: constrained output needs a decoder "
+                    "that looks at one token at a time, such as ByteLevel or Metaspace"
+                )
+
+    def spells(self, text: str) -> bool:
+        """Whether some row of tokens makes the text."""
+        wanted = text.encode()
+        reached = {0}
+        for start in range(len(wanted)):
+            if start in reached:
+                tokens = self._sets[0 if start == 0 else 1]
+                ends = range(start + 1, min(start + self._longest, len(wanted)) + 1)
+                reached.update(end for end in ends if wanted[start:end] in tokens)
+        return len(wanted) in reached
+
+    @cached_property
+    def blank(self) -> list[int]:
+        """Tokens that vanish at the beginning of a text, but count as its first."""
+        pairs = enumerate(zip(self.first, self.rest, strict=True))
+        return [number for number, (first, rest) in pairs if rest and not first]
+
+    @cached_property
+    def _sets(self) -> tuple[set[bytes], set[bytes]]:
+        """What can be written at the beginning, and later."""
+        first, rest = set(self.first), set(self.rest)
+        return (first | rest if self.blank else first), rest
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, (*self.first, *self.rest)), default=0)
+
+    def text(self, ids: list[int]) -> str:
+        """Text of the ids, for comparison with the decoder's."""
+        made, table = b"", self.first
+        for number in ids:
+            if self.rest[number]:  # special tokens do not count
+                made += table[number]
+                table = self.rest
+        return made.decode("utf-8", "replace")
+
+
+def decoder_kinds(tokenizer: TextTokenizer) -> list[str]:
+    """Names of the steps of a tokenizer's decoder, such as `["Replace", "ByteFallback"]`."""
+    decoder = tokenizer.backend.decoder
+    if decoder is None:
+        return []
+    state = json.loads(decoder.__getstate__())
+    return [step["type"] for step in state.get("decoders", [state])]
+
+
+def byte_tokens(tokenizer: TextTokenizer) -> frozenset[int]:
+    """Ids of `<0x00>` to `<0xFF>`, where the decoder makes bytes of them."""
+    if "ByteFallback" not in decoder_kinds(tokenizer):
+        return frozenset()
+    found = (tokenizer.backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(number for number in found if number is not None)
+
+
+@cache
+def _letters() -> dict[str, int]:
+    """The character that GPT-2's byte-level coding writes for each byte, to the byte.
+
+    Printable characters of Latin-1 stand for themselves, the other bytes in their order for the
+    characters from U+0100 (https://github.com/openai/gpt-2, `bytes_to_unicode`).
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {chr(byte): byte for byte in plain}
+    return letters | {chr(0x100 + at): byte for at, byte in enumerate(others)}
+
+
+def _from_letters(name: str | None) -> bytes:
+    """Bytes of a byte-level token; one with any other character is meant as it is written."""
+    letters = _letters()
+    if name is None:
+        return b""
+    if all(character in letters for character in name):
+        return bytes(letters[character] for character in name)
+    return name.encode()
