@@ -6,10 +6,19 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from serve.bundle.integrity import Check, FileSpec, check_files
-from serve.errors import BundleError
+from serve.errors import BundleError, InputError
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSIONS = (1,)
@@ -87,7 +96,11 @@ class CacheSpec(Part):
 
 
 class GenerationSpec(Part):
-    """What generation needs to know of the model, and its defaults."""
+    """What generation needs to know of the model, and its defaults.
+
+    The defaults have the names and meanings of `serve.decoding.settings.GenerationSettings`. Those
+    behind `top_p` are left out of manifest.json where they are as here.
+    """
 
     bos_token_id: int | None = None
     eos_token_id: list[int] = Field(default_factory=list)
@@ -98,6 +111,72 @@ class GenerationSpec(Part):
     temperature: float = Field(default=1.0, gt=0)
     top_k: int | None = Field(default=None, gt=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    min_p: float | None = Field(default=None, gt=0, le=1)
+    typical_p: float | None = Field(default=None, gt=0, le=1)
+    max_length: int | None = Field(default=None, gt=0)
+    min_length: int = Field(default=0, ge=0)
+    min_new_tokens: int = Field(default=0, ge=0)
+    num_beams: int = Field(default=1, gt=0)
+    num_beam_groups: int = Field(default=1, gt=0)
+    diversity_penalty: float = 0.0
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    encoder_no_repeat_ngram_size: int = Field(default=0, ge=0)
+    bad_words_ids: list[list[int]] = Field(default_factory=list)
+    suppress_tokens: list[int] = Field(default_factory=list)
+    begin_suppress_tokens: list[int] = Field(default_factory=list)
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
+    renormalize_logits: bool = False
+    stop: list[str] = Field(default_factory=list)
+    language_tokens: dict[str, int] = Field(default_factory=dict)
+    """The token of each language that a multilingual model reads or writes: `{"fr_XX": 250008}`."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what differs from the defaults, and what has always been written."""
+        return {
+            name: value
+            for name, value in written(self).items()
+            if name in _ALWAYS or getattr(self, name) != _default(name)
+        }
+
+    def language_token(self, language: str) -> int:
+        """The token of a language, by the model's name for it or by what stands before its `_`.
+
+        Raises:
+            InputError: The model has none for it, or several that begin so.
+        """
+        if language in self.language_tokens:
+            return self.language_tokens[language]
+        meant = [name for name in self.language_tokens if name.split("_")[0] == language]
+        if len(meant) == 1:
+            return self.language_tokens[meant[0]]
+        if not self.language_tokens:
+            raise InputError(f"language {language!r}: the model has no tokens of languages")
+        raise InputError(
+            f"language {language!r}: expected one of "
+            f"{', '.join(sorted(meant or self.language_tokens))}"
+        )
+
+
+_ALWAYS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+)
+
+
+def _default(name: str) -> Any:
+    return GenerationSpec.model_fields[name].get_default(call_default_factory=True)
 
 
 class Manifest(Part):

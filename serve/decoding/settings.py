@@ -12,6 +12,7 @@ from serve.bundle.manifest import GenerationSpec
 from serve.errors import InputError
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+_BEAMS = ("num_beam_groups", "diversity_penalty")
 _CONSTRAINTS = ("regex", "json_schema", "choices", "grammar")
 
 
@@ -217,7 +218,9 @@ class GenerationSettings:
         if "max_new_tokens" in given:
             base.pop("max_length", None)
         if given.get("num_beams") == 1:  # what the model's own beams would need
-            base.pop("num_beam_groups", None)
+            base = {name: base[name] for name in base if name not in _BEAMS}
+        if given.get("penalty_alpha"):  # contrastive search goes without
+            base = {name: base[name] for name in base if name not in ("num_beams", *_BEAMS)}
         if given.get("do_sample") is False or given.get("penalty_alpha"):
             base["do_sample"] = False
         return cls(**{**base, **given})
