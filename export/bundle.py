@@ -33,6 +33,7 @@ from serve.bundle.manifest import (
     Manifest,
     TensorSpec,
 )
+from serve.pipelines.prompts import PROMPTS_FILE
 from zoo.backbones.config import config_to_mapping
 from zoo.layers.span import CacheLayout
 from zoo.tasks import TaskModel
@@ -224,7 +225,7 @@ class _Bundle:
         return Manifest.load(folder, check="size")
 
     def _write_configs(self, folder: Path, graphs: dict[str, GraphSpec]) -> None:
-        """config.json, generation_config.json and genai_config.json, which others' tools read."""
+        """config.json, generation_config.json and more, which others' tools and `serve` read."""
         model = self.model
         cache = _cache_spec(model, self.target)
         generation = generation_spec(model, self.max_new_tokens)
@@ -246,6 +247,9 @@ class _Bundle:
                 graphs["model"], cache, generation, model.config, graphs.get(PREFILL), special
             )
             write_json(folder / GENAI_FILE, facts)
+        sentences = (model.pretrained or {}).get("sentences") or {}
+        if sentences.get("prompts"):
+            write_json(folder / PROMPTS_FILE, sentences)
 
     def verify(self, folder: Path) -> None:
         """Puts reference values beside the graphs, replays them, and says so in the manifest."""

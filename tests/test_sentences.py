@@ -116,10 +116,20 @@ def test_served_texts_are_cut_where_the_files_say(folder, tmp_path) -> None:
     inputs = fed(model)
     assert inputs["attention_mask"].sum(axis=1).max() == LONGEST
     export.to_onnx(model, tmp_path / "bundle", name="sentences")
-    answers = serve.load(tmp_path / "bundle")(TEXTS)
+    answers = serve.load(tmp_path / "bundle")(TEXTS, long="cut")
     assert [answer.truncated for answer in answers] == [False, False, False, True]
     found = np.stack([answer.values for answer in answers])
     np.testing.assert_allclose(found, embedded(model), rtol=0, atol=1e-5)
+
+
+def test_served_prompts_are_those_of_the_files(folder, tmp_path) -> None:
+    write(folder / "config_sentence_transformers.json", {"prompts": {"query": "film: "}})
+    export.to_onnx(load(folder), tmp_path / "bundle", name="sentences")
+    embedder = serve.load(tmp_path / "bundle")
+    assert embedder.prompts == {"query": "film: "}
+    named, spelled = embedder.embed(["a"], prompt_name="query"), embedder.embed(["film: a"])
+    assert np.array_equal(named, spelled)
+    assert not np.array_equal(named, embedder.embed(["a"]))
 
 
 def test_what_is_saved_says_the_same(folder, tmp_path) -> None:
