@@ -79,7 +79,7 @@ def export(case: Case, checkpoint: Path, out: Path) -> None:
     write_folder(checkpoint, width, **case.settings)
     model = zoo.from_pretrained(checkpoint, task=case.task)
     to_onnx(model, out, target="portable", layout="optimum")
-    vectors = [answer.values for answer in serve.load(out)(list(TEXTS))]
+    vectors = [answer.values for answer in serve.load(out)(list(TEXTS), long="cut")]
     (out.parent / SERVED).write_text(json.dumps(np.asarray(vectors).tolist()))
 
 
