@@ -83,15 +83,17 @@ class TokenLabels(Result):
         spans: The entities that they make up; none with aggregation "none".
         truncated: The end of the text was not read.
         windows: Pieces that a long text was read in.
+        aggregation: How the labels of pieces were joined.
     """
 
     tokens: tuple[TokenLabel, ...]
     spans: tuple[Span, ...]
     truncated: bool = False
     windows: int = 1
+    aggregation: str = "first"
 
     def __str__(self) -> str:
-        if self.spans:
+        if self.aggregation != "none":
             return " ".join(f"{span.text}/{span.label}" for span in self.spans)
         return " ".join(f"{token.token}/{token.label}" for token in self.tokens)
 

@@ -117,7 +117,8 @@ class TokenClassifier(EncoderPipeline):
             if given.words is not None:
                 tokens = _every_word(given, groups, tokens, reading.truncated)
         spans = [] if kind == "none" else merge(given.text, tokens)
-        return TokenLabels(tuple(tokens), tuple(spans), reading.truncated, len(reading.pieces))
+        count = len(reading.pieces)
+        return TokenLabels(tuple(tokens), tuple(spans), reading.truncated, count, kind)
 
 
 def _pieces(given: _Input, reading: Reading, outputs: Sequence[Outputs]) -> list[ScoredToken]:
