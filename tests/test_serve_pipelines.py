@@ -8,9 +8,7 @@ import serve_bundles as bundles
 
 import serve
 from serve.errors import InputError
-from serve.pipelines.entities import merge
 from serve.pipelines.question_answering import best_span
-from serve.pipelines.results import TokenLabel
 
 LABELS = {
     "text-classification": ["good", "bad", "ugly"],
@@ -123,25 +121,6 @@ def test_token_classification_offsets(opened):
     words = pipeline({"tokens": ["the", "seaboat", "sails"]})
     assert [token.token for token in words.tokens] == ["the", "seaboat", "sails"]
     assert [(token.start, token.end) for token in words.tokens] == [(0, 3), (4, 11), (12, 17)]
-
-
-@pytest.mark.parametrize(
-    ("labels", "spans"),
-    [
-        ("B-X I-X O B-X B-X", [("X", "a b"), ("X", "d"), ("X", "e")]),
-        ("I-X I-Y I-Y O I-X", [("X", "a"), ("Y", "b c"), ("X", "e")]),
-        ("B M E S S", [("word", "a b c"), ("word", "d"), ("word", "e")]),
-        ("B-X E-X I-X S-Y O", [("X", "a b"), ("X", "c"), ("Y", "d")]),
-        ("NOUN NOUN VERB O NOUN", [("NOUN", "a b"), ("VERB", "c"), ("NOUN", "e")]),
-    ],
-)
-def test_spans(labels, spans):
-    text = "a b c d e"
-    tokens = [
-        TokenLabel(text[2 * i], label, 0.5, 2 * i, 2 * i + 1)
-        for i, label in enumerate(labels.split())
-    ]
-    assert [(span.label, span.text) for span in merge(text, tokens)] == spans
 
 
 def test_fill_mask(opened):
