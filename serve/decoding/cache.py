@@ -1,173 +1,254 @@
-"""A batch under way: its key/value cache, and the runs of the decoder graph over it.
+"""Rows under way in one decoder graph: their keys and values, and the runs over them.
 
-`Decoding` is the interface; `serve.decoding.cache_layouts` has the two layouts of the cache.
+A row is one sequence. Rows 0 to `rows` - 1 are in use, each at a length of its own; a step appends
+one token to the first of them, so whoever owns the rows keeps those that step in front. `Cache` is
+the interface; `serve.decoding.buffers` and `serve.decoding.growing` are its two layouts.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from serve.bundle.manifest import CacheSpec
+from serve.decoding.memory import Memory
 from serve.errors import BundleError, InputError
-from serve.runtime.session import Session, run_bound
+from serve.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnxruntime import OrtValue
 
-_FIRST_ROOM = 512  # positions a cache starts with beyond the prompt, before it grows by doubling
+HIDDEN = "last_hidden_state"
+KEEP = "logits_to_keep"
 
 
-class Decoding(ABC):
-    """Rows that are decoded together; each row has a length of its own.
+class Cache(ABC):
+    """Keys and values of up to `slots` rows of up to `capacity` positions.
 
     Args:
-        session: The decoder graph.
+        decoder: The graph of steps.
         spec: The manifest's cache.
-        batch: Rows.
-        capacity: Positions needed in all, as far as known.
-        constants: What is fed unchanged to every run, by input name: for an encoder-decoder the
-            encoder's mask and the cross-attention keys and values. Axis 0 is the batch.
+        slots: Most rows.
+        capacity: Most positions of a row.
         reader: The graph that reads prompts, where it is another one.
+        pad_token_id: What shorter prompts are filled up with.
+        hidden: Keep the states that the head reads, in `states`: contrastive search needs them.
 
     Attributes:
-        lengths: Valid positions per row, [batch].
+        rows: Rows in use.
+        lengths: Positions that each row holds, [slots].
+        tokens: The tokens at them, [slots, capacity].
+        states: With `hidden`: those of the last run, [rows, width] of a step, [time, width] of
+            `extend`, [rows, time, width] of `add`.
     """
 
     def __init__(
         self,
-        session: Session,
+        decoder: Session,
         spec: CacheSpec,
-        batch: int,
+        slots: int,
         capacity: int,
-        constants: Mapping[str, OrtValue] | None = None,
         reader: Session | None = None,
+        pad_token_id: int = 0,
+        hidden: bool = False,
     ) -> None:
-        self.session = session
-        self.reader = reader or session
-        self.limit = spec.max_length
-        self.capacity = min(self.limit, capacity)
-        self.lengths = np.zeros(batch, np.int64)
-        self._constants = dict(constants or {})
-        self._binding = self.reader.runtime.io_binding()
-        self._shapes = _cache_shapes(session, spec)
-        keeps = "logits_to_keep"
-        self._keeps = keeps in session.overridable or keeps in session.inputs
-        self._on_host = session.device == "cpu"
+        self.decoder = decoder
+        self.reader = reader or decoder
+        self.slots, self.capacity = slots, min(spec.max_length, capacity)
+        self.rows = 0
+        self.lengths = np.zeros(slots, np.int64)
+        self.tokens = np.zeros((slots, self.capacity), np.int64)
+        self.shapes = cache_shapes(decoder, spec)
+        self.memory = Memory(decoder)
+        self.hidden = hidden
+        self.states: np.ndarray | None = None
+        self._pad = pad_token_id
+        self._keeps = KEEP in decoder.overridable or KEEP in decoder.inputs
+        if hidden and HIDDEN not in decoder.outputs:
+            raise BundleError(
+                f"{decoder.path.name} does not return its hidden states, which contrastive search "
+                "compares: export the model again with hidden_states=True (--hidden-states)"
+            )
 
-    @property
-    def batch(self) -> int:
-        """Rows still under way."""
-        return len(self.lengths)
-
-    def prefill(self, ids: np.ndarray, lengths: np.ndarray, every: bool = False) -> np.ndarray:
-        """Run the prompts: the first call, on an empty cache.
+    def add(
+        self,
+        prompts: Sequence[Sequence[int]],
+        memory: Mapping[str, np.ndarray] | None = None,
+        every: bool = False,
+    ) -> np.ndarray:
+        """Begin rows, behind those in use, and read their prompts together.
 
         Args:
-            ids: [batch, time], right padded.
-            lengths: Tokens per row, [batch].
+            prompts: Tokens of every new row, at least one each.
+            memory: For an encoder-decoder what the encoder gave of them, see `Memory.add`.
             every: Return the logits of all positions.
 
         Returns:
-            Logits of each row's last token, [batch, vocabulary]; with `every` of all tokens,
-            [batch, time, vocabulary].
+            Logits of each prompt's last token, [rows, vocabulary]; with `every` of all tokens,
+            [rows, time, vocabulary].
         """
-        self._refuse_beyond(ids.shape[1])
-        self._reserve(ids.shape[1])
-        self.lengths = lengths.astype(np.int64)
-        logits = self._first(np.ascontiguousarray(ids, np.int64), every)
+        first, count = self.rows, len(prompts)
+        lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        longest = int(lengths.max())
+        self._refuse_beyond(longest)
+        if first + count > self.slots:
+            raise InputError(f"{first + count} rows are more than the {self.slots} slots")
+        ids = np.full((count, longest), self._pad, np.int64)
+        for line, prompt in enumerate(prompts):
+            ids[line, : len(prompt)] = prompt
+        self.memory.add(memory or {}, first)
+        self.tokens[first : first + count, :longest] = ids
+        self.lengths[first : first + count] = lengths
+        self.rows += count
+        logits = self._read(first, ids, lengths, every)
         if every:
-            if logits.shape[1] != ids.shape[1]:
+            if logits.shape[1] != longest:
                 raise BundleError(
-                    f"{self.session.path.name} returns the logits of the last position only"
+                    f"{self.reader.path.name} returns the logits of the last position only"
                 )
             return logits
-        if logits.shape[1] == 1:
-            return logits[:, 0]
-        return logits[np.arange(self.batch), self.lengths - 1]
+        return logits[:, 0] if logits.shape[1] == 1 else logits[np.arange(count), lengths - 1]
 
-    def step(self, tokens: np.ndarray, active: np.ndarray | None = None) -> np.ndarray:
-        """Append one token to every active row.
+    def begin(self, blocks: Sequence[np.ndarray] = (), tokens: Sequence[int] = ()) -> int:
+        """Begin one row, empty or with what was `read` before; returns the row.
 
         Args:
-            tokens: [batch]; those of inactive rows do not matter.
-            active: [batch] of bool; all by default.
+            blocks: Keys and values of equally many positions each, in order.
+            tokens: The tokens at all of these.
+        """
+        row = self.rows
+        self.resize(row + 1)
+        self.lengths[row] = len(tokens)
+        self.tokens[row, : len(tokens)] = tokens
+        if blocks:
+            self._write(row, blocks, len(tokens) // len(blocks))
+        return row
+
+    def extend(
+        self, row: int, ids: Sequence[int], every: bool = False, steps: bool = False
+    ) -> np.ndarray:
+        """Append several tokens to one row in one run.
+
+        Args:
+            row: A row in use.
+            ids: At least one token.
+            every: Return the logits of all the new positions.
+            steps: By the graph of steps, not the one that reads prompts.
 
         Returns:
-            Logits [batch, vocabulary], valid until the next step: the memory is used again.
+            Logits of the last token [vocabulary], or with `every` [time, vocabulary].
         """
-        if active is None:
-            active = np.ones(self.batch, np.bool_)
-        self._refuse_beyond(int((self.lengths + active).max()))
-        self._reserve(self._width(active))
-        self.lengths += active
-        return self._next(tokens, active)
+        before = int(self.lengths[row])
+        self._refuse_beyond(before + len(ids))
+        self.tokens[row, before : before + len(ids)] = ids
+        self.lengths[row] += len(ids)
+        session = self.decoder if steps else self.reader
+        logits = self._extend(row, np.array([ids], np.int64), every, session)
+        return logits if every else logits[-1]
+
+    def step(self, tokens: np.ndarray, by_reader: bool = False) -> np.ndarray:
+        """Append one token to each of the first rows.
+
+        Args:
+            tokens: [rows], at most as many as there are rows.
+            by_reader: Run the graph that reads prompts: faster for many rows.
+
+        Returns:
+            Logits [rows, vocabulary], valid until the next step: the memory is used again.
+        """
+        count = len(tokens)
+        self._refuse_beyond(int(self.lengths[:count].max()) + 1)
+        self.tokens[np.arange(count), self.lengths[:count]] = tokens
+        self.lengths[:count] += 1
+        return self._step(np.asarray(tokens, np.int64), self.reader if by_reader else self.decoder)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make one row like another; what they share already, tokens alike, is not copied."""
+        length = int(self.lengths[source])
+        start = 0
+        if self.memory.same(source, target):
+            both = min(length, int(self.lengths[target]))
+            alike = self.tokens[source, :both] == self.tokens[target, :both]
+            start = both if alike.all() else int(alike.argmin())
+        else:
+            self.memory.follow(source, target)
+        if start < length:
+            self._copy(source, target, start, length)
+        self.tokens[target, start:length] = self.tokens[source, start:length]
+        self.lengths[target] = length
+
+    def resize(self, rows: int) -> None:
+        """Forget the last rows, or begin empty ones that read what the last row reads."""
+        if rows > self.slots:
+            raise InputError(f"{rows} rows are more than the {self.slots} slots")
+        for row in range(self.rows, rows):
+            self.memory.follow(row - 1, row)
+        self.memory.shrink(rows)
+        self.lengths[self.rows : rows] = 0
+        self.rows = rows
+        self._resized()
+
+    def trim(self, row: int, length: int) -> None:
+        """Forget what a row holds behind its first `length` positions."""
+        self.lengths[row] = length
 
     @abstractmethod
-    def keep(self, rows: np.ndarray) -> None:
-        """Drop all rows but these."""
+    def read(self, row: int, start: int, stop: int) -> np.ndarray:
+        """A row's keys and values of some positions, as one array of bytes."""
+
+    @property
+    def position_bytes(self) -> int:
+        """Memory of one position of a row."""
+        return sum(heads * dim * dtype.itemsize for heads, dim, dtype in self.shapes.values())
 
     @abstractmethod
-    def _first(self, ids: np.ndarray, every: bool) -> np.ndarray: ...
+    def _read(
+        self, first: int, ids: np.ndarray, lengths: np.ndarray, every: bool
+    ) -> np.ndarray: ...
 
     @abstractmethod
-    def _next(self, tokens: np.ndarray, active: np.ndarray) -> np.ndarray: ...
+    def _extend(self, row: int, ids: np.ndarray, every: bool, session: Session) -> np.ndarray: ...
 
     @abstractmethod
-    def _width(self, active: np.ndarray) -> int:
-        """Slots of the cache that the next step fills up to."""
+    def _step(self, tokens: np.ndarray, session: Session) -> np.ndarray: ...
 
     @abstractmethod
-    def _grow(self, capacity: int) -> None: ...
+    def _copy(self, source: int, target: int, start: int, stop: int) -> None: ...
+
+    @abstractmethod
+    def _write(self, row: int, blocks: Sequence[np.ndarray], length: int) -> None: ...
+
+    def _resized(self) -> None:  # noqa: B027
+        """Follow a new number of rows; a layout may have nothing to do."""
 
     def _refuse_beyond(self, positions: int) -> None:
-        if positions > self.limit:
+        if positions > self.capacity:
             raise InputError(
-                f"{positions} positions are more than the {self.limit} that the model can hold; "
+                f"{positions} positions are more than the {self.capacity} that a row holds; "
                 "shorten the prompt or lower max_new_tokens"
             )
-
-    def _reserve(self, width: int) -> None:
-        if width > self.capacity:
-            self._grow(max(width, min(self.limit, 2 * self.capacity)))
 
     def _value(self, array: np.ndarray) -> OrtValue:
         """An array on the session's device; on the CPU the very same memory."""
         from onnxruntime import OrtValue
 
-        return OrtValue.ortvalue_from_numpy(array, self.session.device, self.session.device_id)
+        return OrtValue.ortvalue_from_numpy(array, self.decoder.device, self.decoder.device_id)
 
-    def _bind_constants(self) -> None:
-        for name, value in self._constants.items():
-            self._binding.bind_ortvalue_input(name, value)
-
-    def _bind_keep(self, every: bool) -> None:
+    def _bind_keep(self, binding: Any, every: bool) -> None:
         if self._keeps:  # an overridable initializer is bound as an OrtValue only
-            self._keep_count = self._value(np.array(0 if every else 1, np.int64))
-            self._binding.bind_ortvalue_input("logits_to_keep", self._keep_count)
-
-    def _keep_constants(self, rows: np.ndarray) -> None:
-        self._constants = {
-            name: self._value(value.numpy()[rows]) for name, value in self._constants.items()
-        }
-
-    def _run(self, session: Session | None = None) -> None:
-        run_bound(session or self.session, self._binding, f"lengths {self.lengths[:8].tolist()}")
-
-
-def first_capacity(prompt: int, room: int, limit: int) -> int:
-    """Positions to allocate at first: all that are needed, or fewer where very many may be."""
-    return min(limit, prompt + min(room, max(_FIRST_ROOM, prompt)))
+            keep = self._value(np.array(0 if every else 1, np.int64))
+            binding.bind_ortvalue_input(KEEP, keep)
 
 
 def present_name(name: str) -> str:
+    """The output that follows the input `past_key_values...`."""
     return "present" + name.removeprefix("past_key_values")
 
 
-def _cache_shapes(session: Session, spec: CacheSpec) -> dict[str, tuple[int, int, np.dtype]]:
+def cache_shapes(session: Session, spec: CacheSpec) -> dict[str, tuple[int, int, np.dtype]]:
     """(heads, head_dim, dtype) of every past input that has a present output."""
     shapes = {}
     for name, tensor in session.inputs.items():

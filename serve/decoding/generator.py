@@ -1,36 +1,50 @@
-"""Generation over token ids: prefill, steps, and rows that end at different times.
+"""A bundle that generates, over token ids: its graphs, and requests run one by one or together.
 
-Text, stop strings and streaming lie one layer above, in `serve.pipelines.text_generation`.
+Text lies one layer above, in `serve.pipelines.text_generation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from serve.bundle.integrity import Check
 from serve.bundle.manifest import PREFILL, CacheSpec, GenerationSpec, Manifest
-from serve.decoding.cache import Decoding, first_capacity
-from serve.decoding.cache_layouts import LAYOUTS
-from serve.decoding.sampling import Sampler
+from serve.decoding.beams import BeamSearch
+from serve.decoding.buffers import BufferCache
+from serve.decoding.cache import Cache
+from serve.decoding.constraints import Grammar
+from serve.decoding.contrastive import ContrastiveSearch
+from serve.decoding.engine import SLOTS, Engine, Ticket
+from serve.decoding.growing import GrowCache
+from serve.decoding.prefix_cache import PrefixCache
+from serve.decoding.processing import Processors
+from serve.decoding.request import Completion, Request
+from serve.decoding.search import Sampling, Search, Task
 from serve.decoding.settings import GenerationSettings
 from serve.errors import BundleError, InputError
-from serve.runtime.session import Session, SessionOptions, run_bound
+from serve.runtime.session import Session, SessionOptions
+from serve.text.stops import StopMatcher
+from serve.text.tokenizer import TextTokenizer
 
-if TYPE_CHECKING:
-    from onnxruntime import OrtValue
+LAYOUTS: dict[str, type[Cache]] = {"buffer": BufferCache, "grow": GrowCache}
+Settings = GenerationSettings | Sequence[GenerationSettings] | None
 
 
 class Generator:
-    """A decoder or encoder-decoder, ready to generate.
+    """A decoder or encoder-decoder, ready to generate; several threads may use it at once.
 
     Args:
         bundle: The bundle's folder, or its manifest already loaded.
         options: How to run the graphs.
         check: As for `Manifest.load`.
+        batched_steps: Where prompts have a graph of their own, let it also step many rows, which it
+            does faster. Its weights are held in another precision, so what a request is answered
+            may then depend on how many share its steps.
     """
 
     def __init__(
@@ -38,6 +52,9 @@ class Generator:
         bundle: str | Path | Manifest,
         options: SessionOptions | None = None,
         check: Check = True,
+        batched_steps: bool = True,
+        prefix_cache: int = 0,
+        draft: Generator | None = None,
     ) -> None:
         self.manifest = bundle if isinstance(bundle, Manifest) else Manifest.load(bundle, check)
         manifest = self.manifest
@@ -46,8 +63,11 @@ class Generator:
                 f"bundle {manifest.name!r} ({manifest.task}) does not generate: "
                 "its manifest has no cache"
             )
-        self.cache: CacheSpec = manifest.cache
+        self.spec: CacheSpec = manifest.cache
         self.defaults: GenerationSpec = manifest.generation
+        self.batched_steps = batched_steps
+        self.prefixes = PrefixCache(prefix_cache) if prefix_cache else None
+        self.draft = draft
         self.encoder: Session | None = None
         name = "model"
         if manifest.architecture == "encoder-decoder":
@@ -57,11 +77,26 @@ class Generator:
         self.reader = self.decoder  # what reads prompts
         if PREFILL in manifest.graphs:
             self.reader = Session(manifest.path(manifest.graphs[PREFILL].file), options)
+        if draft is not None:
+            self._check_draft(draft)
 
     @property
     def max_length(self) -> int:
         """Positions that the decoder's cache can hold, prompt and new tokens together."""
-        return self.cache.max_length
+        return self.spec.max_length
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model scores."""
+        size = self.decoder.outputs["logits"].shape[-1]
+        if not isinstance(size, int):
+            raise BundleError(f"{self.decoder.path.name}: the vocabulary's size is not fixed")
+        return size
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        """The bundle's tokenizer, which stop strings and constraints need."""
+        return TextTokenizer.of(self.manifest)
 
     def settings(self, **given: Any) -> GenerationSettings:
         """The model's generation settings, overridden by what is given and not None."""
@@ -70,43 +105,77 @@ class Generator:
     def generate_ids(
         self,
         input_ids: Sequence[Sequence[int]],
-        settings: GenerationSettings | Sequence[GenerationSettings] | None = None,
+        settings: Settings = None,
         prefix: Sequence[Sequence[int]] | None = None,
     ) -> list[list[int]]:
-        """New tokens of every row, without the ending eos.
+        """New tokens of the best answer to every prompt, without the ending eos.
 
         Args:
             input_ids: Prompts of any lengths; for an encoder-decoder what the encoder reads.
-            settings: One for all, or one per row; the model's own by default.
+            settings: One for all, or one per prompt; the model's own by default.
             prefix: For an encoder-decoder, what the decoder is forced to begin with, start token
                 included.
         """
-        answers: list[list[int]] = [[] for _ in input_ids]
-        for row, token in self.generate(input_ids, settings, prefix):
-            answers[row].append(token)
-        return answers
+        return [list(found[0].token_ids) for found in self.complete(input_ids, settings, prefix)]
 
-    def generate(
+    def complete(
         self,
         input_ids: Sequence[Sequence[int]],
-        settings: GenerationSettings | Sequence[GenerationSettings] | None = None,
+        settings: Settings = None,
         prefix: Sequence[Sequence[int]] | None = None,
-    ) -> Generation:
-        """Start a generation, to be iterated over; arguments as for `generate_ids`.
+    ) -> list[list[Completion]]:
+        """Answers to every prompt, best first; arguments as for `generate_ids`.
 
         Raises:
             InputError: A prompt is empty, or longer than the model can hold.
         """
+        generation = self.generate(input_ids, settings, prefix)
+        for _ in generation:
+            pass
+        return [ticket.completions or [] for ticket in generation.tickets]
+
+    def generate(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        settings: Settings = None,
+        prefix: Sequence[Sequence[int]] | None = None,
+    ) -> Generation:
+        """Start a generation, to be iterated over; arguments as for `generate_ids`."""
+        requests = self.requests(input_ids, settings, prefix)
+        return Generation(self.engine_for(requests), requests)
+
+    def requests(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        settings: Settings = None,
+        prefix: Sequence[Sequence[int]] | None = None,
+    ) -> list[Request]:
+        """Arguments as for `generate_ids`, one request per prompt."""
+        count = len(input_ids)
         if settings is None or isinstance(settings, GenerationSettings):
-            settings = [settings or self.settings()] * len(input_ids)
-        if len(settings) != len(input_ids):
-            raise InputError(f"{len(settings)} settings for {len(input_ids)} prompts")
-        prompts = self._decoder_prompts(input_ids, prefix)
-        rooms = [
-            self._room(len(prompt), one.max_new_tokens)
-            for prompt, one in zip(prompts, settings, strict=True)
-        ]
-        return Generation(self, input_ids, prompts, settings, rooms)
+            settings = [settings or self.settings()] * count
+        if len(settings) != count:
+            raise InputError(f"{len(settings)} settings for {count} prompts")
+        if prefix is not None and len(prefix) != count:
+            raise InputError(f"prefix: expected {count} rows of at least one token")
+        prefixes = prefix if prefix is not None else [None] * count
+        rows = zip(input_ids, settings, prefixes, strict=True)
+        return [Request(ids, one, begun) for ids, one, begun in rows]
+
+    def engine_for(self, requests: Sequence[Request], slots: int = SLOTS) -> Engine:
+        """An engine just large enough for some requests, `slots` of their rows at a time."""
+        positions, rows = 1, 0
+        for at, request in enumerate(requests):
+            try:
+                prompt, room = self.prepare(request)
+            except InputError as error:
+                error.row = at
+                raise
+            positions = max(positions, len(prompt) + room - 1)
+            rows += request.settings.rows
+        most = max((request.settings.rows for request in requests), default=1)
+        hidden = any(request.settings.penalty_alpha for request in requests)
+        return Engine(self, max(1, min(rows, max(slots, most))), positions, hidden=bool(hidden))
 
     def start(
         self,
@@ -114,69 +183,110 @@ class Generator:
         prompts: Sequence[Sequence[int]],
         room: int,
         every: bool = False,
-    ) -> tuple[Decoding, np.ndarray]:
-        """Run the encoder, if there is one, and prefill the decoder.
+    ) -> tuple[Cache, np.ndarray]:
+        """Run the encoder, if there is one, and read the decoder's prompts; chooses no tokens.
 
         Args:
             input_ids: What the encoder reads (ignored without one).
             prompts: What the decoder begins with, [rows] of any lengths.
-            room: New positions that are expected beyond the longest prompt.
+            room: New positions beyond the longest prompt.
             every: Return the logits of all positions.
 
         Returns:
-            The rows under way, and the logits of `Decoding.prefill`.
+            The rows under way, and the logits of `Cache.add`.
         """
-        constants = self.encode(input_ids) if self.encoder else {}
-        ids, lengths = pad(prompts, self.defaults.pad_token_id)
-        capacity = first_capacity(ids.shape[1], room, self.max_length)
-        layout = LAYOUTS[self.cache.layout]
-        decoding = layout(self.decoder, self.cache, len(prompts), capacity, constants, self.reader)
-        return decoding, decoding.prefill(ids, lengths, every)
+        longest = max(len(prompt) for prompt in prompts)
+        cache = self.new_cache(len(prompts), longest + room)
+        return cache, cache.add(prompts, self.encode(input_ids), every)
 
-    def encode(self, input_ids: Sequence[Sequence[int]]) -> dict[str, OrtValue]:
-        """Run the encoder once; returns what each decoder run is fed, by its input names."""
-        from onnxruntime import OrtValue
+    def new_cache(self, slots: int, positions: int, hidden: bool = False) -> Cache:
+        """An empty cache for so many rows of so many positions."""
+        layout = LAYOUTS[self.spec.layout]
+        pad = self.defaults.pad_token_id
+        return layout(self.decoder, self.spec, slots, positions, self.reader, pad, hidden)
 
-        assert self.encoder is not None
-        session, target = self.encoder, self.decoder
+    def encode(self, input_ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+        """Run the encoder once; returns what each decoder run is fed, by the decoder's input names.
+        Nothing without an encoder.
+        """
+        if self.encoder is None:
+            return {}
         ids, lengths = pad(input_ids, self.defaults.pad_token_id)
         mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
-        feeds = session.prepare({"input_ids": ids, "attention_mask": mask})
-        binding = session.runtime.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        renamed = {name: _decoder_input(name) for name in session.outputs}
-        wanted = [name for name, given in renamed.items() if given in target.inputs]
-        for name in wanted:
-            binding.bind_output(name, session.device, session.device_id)
-        run_bound(session, binding, f"encoder input of shape {list(ids.shape)}")
-        constants = dict(
-            zip((renamed[name] for name in wanted), binding.get_outputs(), strict=True)
-        )
-        if "encoder_attention_mask" in target.inputs:
-            constants["encoder_attention_mask"] = OrtValue.ortvalue_from_numpy(
-                mask, session.device, session.device_id
-            )
-        return constants
+        names = {name: _decoder_input(name) for name in self.encoder.outputs}
+        wanted = [name for name, given in names.items() if given in self.decoder.inputs]
+        found = self.encoder.run({"input_ids": ids, "attention_mask": mask}, wanted)
+        memory = {names[name]: found[name] for name in wanted}
+        if "encoder_attention_mask" in self.decoder.inputs:
+            memory["encoder_attention_mask"] = mask
+        return memory
 
-    def _decoder_prompts(
-        self, input_ids: Sequence[Sequence[int]], prefix: Sequence[Sequence[int]] | None
-    ) -> list[list[int]]:
-        for row, ids in enumerate(input_ids):
-            if len(ids) == 0:
-                raise InputError(f"prompt {row} is empty: expected at least one token")
+    def prepare(self, request: Request) -> tuple[list[int], int]:
+        """What the decoder begins with, and how many new tokens there may be.
+
+        Raises:
+            InputError: The request does not fit the model.
+        """
+        if len(request.input_ids) == 0:
+            raise InputError("the prompt is empty: expected at least one token")
         if self.encoder is None:
-            if prefix is not None:
+            if request.prefix is not None:
                 raise InputError("prefix is for encoder-decoders; put it into the prompt")
-            return [list(ids) for ids in input_ids]
-        if prefix is None:
-            start = self.defaults.decoder_start_token_id
-            return [[int(start or 0)] for _ in input_ids]
-        if len(prefix) != len(input_ids) or any(len(ids) == 0 for ids in prefix):
-            raise InputError(f"prefix: expected {len(input_ids)} rows of at least one token")
-        return [list(ids) for ids in prefix]
+            prompt = list(request.input_ids)
+        elif request.prefix is None:
+            prompt = [int(self.defaults.decoder_start_token_id or 0)]
+        elif len(request.prefix) == 0:
+            raise InputError("prefix is empty: expected at least the start token")
+        else:
+            prompt = list(request.prefix)
+        self._check_ids(prompt)
+        return prompt, self._room(len(prompt), request.settings)
 
-    def _room(self, prompt: int, asked: int | None) -> int:
+    def search(self, request: Request, prompt: Sequence[int], room: int) -> Search:
+        """How a request chooses its tokens."""
+        settings = request.settings
+        source = request.input_ids if self.encoder is not None else None
+        processors = Processors(settings, prompt, self.vocabulary, source, room)
+        grammar = ends = None
+        if settings.constrained:
+            grammar = Grammar.compile(
+                settings, self.tokenizer, settings.eos_token_id, self.vocabulary
+            )
+        if settings.stop:
+            ends = StopMatcher(self.tokenizer, settings.stop).ends
+        task = Task(settings, processors, room, ends, grammar)
+        if settings.penalty_alpha:
+            return ContrastiveSearch(task)
+        return BeamSearch(task) if settings.num_beams > 1 else Sampling(task)
+
+    def _check_draft(self, draft: Generator) -> None:
+        """Refuse a draft model that does not speak of the same tokens."""
+        name = draft.manifest.name
+        if draft.vocabulary != self.vocabulary:
+            raise InputError(
+                f"the draft model {name!r} has {draft.vocabulary} tokens, "
+                f"{self.manifest.name!r} has {self.vocabulary}: expected the same vocabulary"
+            )
+        files = [
+            one.manifest.files[one.manifest.tokenizer.file].sha256
+            for one in (self, draft)
+            if one.manifest.tokenizer is not None
+        ]
+        if len(set(files)) > 1:
+            raise InputError(
+                f"the draft model {name!r} has another tokenizer than {self.manifest.name!r}"
+            )
+        if (draft.encoder is None) != (self.encoder is None):
+            raise InputError(f"the draft model {name!r} has another architecture")
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        wrong = [token for token in ids if not 0 <= token < self.vocabulary]
+        if wrong:
+            raise InputError(
+                f"token {wrong[0]} is outside the model's vocabulary of {self.vocabulary}"
+            )
+
+    def _room(self, prompt: int, settings: GenerationSettings) -> int:
         """New tokens that a row may have; the last of them needs no place in the cache."""
         most = self.max_length - prompt + 1
         if most < 1:
@@ -184,6 +294,14 @@ class Generator:
                 f"a prompt of {prompt} tokens is longer than the model's max_length of "
                 f"{self.max_length}; shorten it"
             )
+        asked = settings.max_new_tokens
+        if asked is None and settings.max_length is not None:
+            if settings.max_length <= prompt:
+                raise InputError(
+                    f"max_length={settings.max_length} leaves no room behind {prompt} prompt "
+                    "tokens; raise it, or give max_new_tokens"
+                )
+            return min(settings.max_length - prompt, most)
         if asked is None:
             return min(self.defaults.max_new_tokens, most)
         if asked > most:
@@ -195,85 +313,55 @@ class Generator:
 
 
 class Generation(Iterator[tuple[int, int]]):
-    """A batch under way: iterate for (row, token) pairs, step after step, in the order of rows.
+    """Requests under way: iterate for (request, token) pairs of their first sequences.
 
-    Attributes:
-        finish_reasons: Per row "eos", "length", "stop" (ended by `stop`), or None while it runs.
+    Beams are decided at the end: their tokens come then.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        input_ids: Sequence[Sequence[int]],
-        prompts: Sequence[Sequence[int]],
-        settings: Sequence[GenerationSettings],
-        rooms: Sequence[int],
-    ) -> None:
-        self.finish_reasons: list[str | None] = [None] * len(prompts)
-        self._generator = generator
-        self._inputs = (input_ids, prompts)
-        self._settings = settings
-        self._left = list(rooms)
-        self._sampler = Sampler(settings)
-        self._rows = np.arange(len(prompts))  # which request each line of the batch belongs to
-        self._active = np.ones(len(prompts), np.bool_)
-        self._tokens = np.zeros(len(prompts), np.int64)
-        self._decoding: Decoding | None = None
+    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
+        self.engine = engine
+        self.tickets: list[Ticket] = []
+        for at, request in enumerate(requests):
+            try:
+                self.tickets.append(engine.submit(request))
+            except InputError as error:
+                error.row = at
+                raise
+        self._numbers = {id(ticket): at for at, ticket in enumerate(self.tickets)}
+        self._shown = [0] * len(self.tickets)
         self._ready: list[tuple[int, int]] = []
 
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """Why each request's first sequence ended; None while it runs."""
+        return [
+            ticket.completions[0].finish_reason if ticket.completions else None
+            for ticket in self.tickets
+        ]
+
     def stop(self, row: int) -> None:
-        """End a row: it gets no more tokens."""
-        self._finish(row, "stop")
+        """End a request: it gets no more tokens."""
+        self.engine.cancel(self.tickets[row])
         self._ready = [pair for pair in self._ready if pair[0] != row]
 
     def __next__(self) -> tuple[int, int]:
         while not self._ready:
-            if not self._active.any():
-                self._decoding = None  # the cache's memory is free again
+            if not self.engine.busy:
                 raise StopIteration
             self._ready = self._advance()[::-1]
         return self._ready.pop()
 
     def _advance(self) -> list[tuple[int, int]]:
-        """One step of the model; returns the new tokens."""
-        if self._decoding is None:
-            room = max(self._left, default=0)
-            self._decoding, logits = self._generator.start(*self._inputs, room)
-        else:
-            self._shrink(self._decoding)
-            logits = self._decoding.step(self._tokens, self._active)
-        tokens = self._sampler(logits, self._rows.tolist())
-        self._tokens = tokens
         fresh = []
-        for line, (row, token) in enumerate(zip(self._rows.tolist(), tokens.tolist(), strict=True)):
-            if not self._active[line]:
-                continue
-            settings = self._settings[row]
-            if token in settings.eos_token_id:
-                self._finish(row, "eos")
-                continue
-            fresh.append((row, token))
-            self._left[row] -= 1
-            if self._left[row] == 0:
-                self._finish(row, "length")
+        for event in self.engine.advance():
+            row = self._numbers[id(event.ticket)]
+            if event.token is not None and event.sequence == 0:
+                self._shown[row] += 1
+                fresh.append((row, event.token))
+            elif event.token is None and event.ticket.completions:
+                tokens = event.ticket.completions[0].token_ids
+                fresh += [(row, token) for token in tokens[self._shown[row] :]]
         return fresh
-
-    def _finish(self, row: int, reason: str) -> None:
-        lines = np.flatnonzero(self._rows == row)
-        if len(lines) and self._active[lines[0]]:
-            self._active[lines[0]] = False
-            self.finish_reasons[row] = reason
-        elif reason == "stop" and self.finish_reasons[row] == "length":
-            self.finish_reasons[row] = reason  # its last token completed a stop string
-
-    def _shrink(self, decoding: Decoding) -> None:
-        """Drop finished rows once they are half of the batch: moving the others costs a copy."""
-        lines = np.flatnonzero(self._active)
-        if 2 * len(lines) > len(self._rows):
-            return
-        decoding.keep(lines)
-        self._rows, self._tokens = self._rows[lines], self._tokens[lines]
-        self._active = self._active[lines]
 
 
 def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:

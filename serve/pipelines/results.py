@@ -122,15 +122,41 @@ class FilledMasks(Result):
 
 
 @dataclass(frozen=True)
+class AnswerSpan:
+    """A span of the context that may be the answer; start and end are characters of it."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Answer(Result):
-    """The best span of the context; `no_answer_score` is the probability that it holds none."""
+    """The answer to a question.
+
+    Attributes:
+        text: The best span of the context; empty where there is no answer.
+        score: Its probability, among all spans of the context and "no answer".
+        start: Its first character in the context.
+        end: One past its last character.
+        no_answer_score: The probability that the context holds no answer.
+        no_answer_difference: Logit of "no answer" less that of the best span; None where the model
+            has no such logit, or the context no span.
+        spans: The `top_k` best spans, whether or not there is an answer.
+        truncated: The end of the context was not read.
+        windows: Pieces that a long context was read in.
+    """
 
     text: str
     score: float
     start: int
     end: int
     no_answer_score: float
-    windows: int = 1  # pieces that a long context was read in
+    no_answer_difference: float | None
+    spans: tuple[AnswerSpan, ...] = ()
+    truncated: bool = False
+    windows: int = 1
 
     def __str__(self) -> str:
         return f"{self.text}\t{self.score:.4f}"
@@ -173,12 +199,42 @@ class Similarity(Result):
 
 
 @dataclass(frozen=True)
+class TokenProbability:
+    """A generated token with its log-probability, and the likeliest tokens at its place as
+    (token, id, log-probability), as the model gave them before penalties and temperature.
+    """
+
+    token: str
+    token_id: int
+    logprob: float
+    top: tuple[tuple[str, int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class GeneratedSequence:
+    """One of several generated texts; fields as in `Generated`."""
+
+    text: str
+    finish_reason: str
+    token_ids: tuple[int, ...]
+    score: float | None = None
+    logprobs: tuple[TokenProbability, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Generated(Result):
-    """A generated text.
+    """A generated text, the best one where there are several.
 
     Attributes:
-        finish_reason: "eos", "stop" (a stop string) or "length" (max_new_tokens were used up).
+        finish_reason: "eos", "stop" (a stop string), "length" (max_new_tokens were used up) or
+            "constraint" (nothing may follow).
         token_ids: New tokens, without eos; on "stop" up to the one that completed the stop string.
+        prompt_tokens: Tokens that were read.
+        truncated: The text was longer than the model reads, and cut.
+        score: Of a beam: its log-probability over its length to the power of the length penalty.
+        logprobs: Of the tokens, the ending one included, where asked for.
+        sequences: All sequences, best first, where several were asked for.
+        cached_tokens: Tokens of the prompt that were known from earlier prompts.
     """
 
     text: str
@@ -186,6 +242,10 @@ class Generated(Result):
     token_ids: tuple[int, ...]
     prompt_tokens: int
     truncated: bool = False
+    score: float | None = None
+    logprobs: tuple[TokenProbability, ...] | None = None
+    sequences: tuple[GeneratedSequence, ...] = ()
+    cached_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text

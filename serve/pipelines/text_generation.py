@@ -3,138 +3,206 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast, overload
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding
 
 from serve.bundle.manifest import Manifest
-from serve.decoding.generator import Generator
+from serve.decoding.engine import SLOTS
+from serve.decoding.generator import Generation, Generator
+from serve.decoding.request import Completion, Request
 from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
-from serve.pipelines.results import Generated
-from serve.runtime.batching import token_batches
+from serve.pipelines.base import Pipeline, check_choice, for_each
+from serve.pipelines.results import Generated, GeneratedSequence, TokenProbability
 from serve.runtime.session import SessionOptions
 from serve.text.assembling import TextAssembler
 from serve.text.tokenizer import TextTokenizer
+from serve.text.windows import read_cut
 
 
-class TextGenerator:
+@dataclass(frozen=True)
+class WritingSettings:
+    """Settings of a call.
+
+    Attributes:
+        generation: How tokens are chosen.
+        long: What to do with a text longer than the model reads: "cut" or "error".
+        instruction: Text put before every input, such as T5's "summarize: ".
+    """
+
+    generation: GenerationSettings
+    long: str = "error"
+    instruction: str = ""
+
+
+class TextGenerator(Pipeline):
     """Continues prompts (task text-generation).
 
     Args:
         manifest: The bundle.
         options: How to run its graphs.
-        batch_size: Most texts generated together.
-        batch_tokens: Most positions of a batch, prompts and new tokens together.
+        batch_size: Rows that are generated together; a prompt takes one, with beams one for each.
+        batched_steps: As for `Generator`.
+        prefix_cache: Bytes of keys and values of prompts' beginnings to keep for later prompts that
+            begin alike; 0 keeps none.
+        draft: A bundle of a smaller model of the same tokens, which writes ahead where a prompt is
+            alone; the answers are the same.
     """
 
-    truncation: str | None = None  # a cut prompt would be a different question
+    long_choices: tuple[str, ...] = ("error",)  # a cut prompt would be a different question
 
     def __init__(
         self,
         manifest: Manifest,
         options: SessionOptions | None = None,
-        batch_size: int = 16,
-        batch_tokens: int = 16384,
+        batch_size: int = SLOTS,
+        batched_steps: bool = True,
+        prefix_cache: int = 0,
+        draft: str | Path | None = None,
     ) -> None:
         self.manifest = manifest
-        self.tokenizer = TextTokenizer.of(manifest, self.truncation)
-        self.generator = Generator(manifest, options)
+        self.tokenizer = TextTokenizer.of(manifest)
+        self.generator = Generator(
+            manifest,
+            options,
+            batched_steps=batched_steps,
+            prefix_cache=prefix_cache,
+            draft=Generator(draft, options) if draft is not None else None,
+        )
         self.batch_size = batch_size
-        self.batch_tokens = batch_tokens
 
-    @property
-    def task(self) -> str:
-        """The bundle's task."""
-        return self.manifest.task
+    def settings(self, **given: Any) -> WritingSettings:
+        """Fields of `GenerationSettings`, `bad_words` (texts), and those of `WritingSettings`.
 
-    @overload
-    def __call__(self, inputs: str, **settings: Any) -> Generated: ...
-    @overload
-    def __call__(self, inputs: Sequence[str], **settings: Any) -> list[Generated]: ...
-    def __call__(self, inputs: str | Sequence[str], **settings: Any) -> Generated | list[Generated]:
-        """Same as `generate`."""
-        return self.generate(inputs, **settings)
-
-    @overload
-    def generate(self, texts: str, **settings: Any) -> Generated: ...
-    @overload
-    def generate(self, texts: Sequence[str], **settings: Any) -> list[Generated]: ...
-    def generate(self, texts: str | Sequence[str], **settings: Any) -> Generated | list[Generated]:
-        """Generate an answer for a text, or for each of several.
-
-        Args:
-            texts: One text or several.
-            **settings: Fields of `GenerationSettings`: max_new_tokens, do_sample, temperature,
-                top_k, top_p, seed, stop. The model's defaults hold for what is not given.
-
-        Raises:
-            InputError: A text does not fit the model, or a setting is out of range.
+        The model's defaults hold for what is not given.
         """
-        single = isinstance(texts, str)
-        chosen = self.generator.settings(**settings)
-        rows = self._encode(cast("list[str]", [texts] if single else list(texts)))
-        answers: list[Generated | None] = [None] * len(rows)
-        room = chosen.max_new_tokens or self.generator.defaults.max_new_tokens
-        sizes = [len(ids) + room for ids, _ in rows]
-        for batch in token_batches(sizes, self.batch_tokens, self.batch_size):
-            for row, answer in zip(
-                batch, self._generate([rows[row] for row in batch], chosen), strict=True
-            ):
-                answers[row] = answer
-        done = cast("list[Generated]", answers)
-        return done[0] if single else done
+        long = given.pop("long", None) or self.long_choices[0]
+        check_choice("long", long, self.long_choices)
+        instruction = given.pop("instruction", "") or ""
+        words = given.pop("bad_words", None)
+        chosen = self.generator.settings(**given)
+        if words:
+            rows = self._words([words] if isinstance(words, str) else list(words))
+            chosen = replace(chosen, bad_words_ids=(*chosen.bad_words_ids, *rows))
+        return WritingSettings(chosen, long, instruction)
+
+    def generate(self, texts: Any, **settings: Any) -> Any:
+        """Same as calling the pipeline."""
+        return self(texts, **settings)
 
     def stream(self, text: str, **settings: Any) -> Iterator[str]:
-        """Yield the answer piece by piece; the pieces add up to `generate(text).text`."""
-        chosen = self.generator.settings(**settings)
-        [(ids, _)] = self._encode([text])
-        generation = self.generator.generate([ids], chosen)  # refuses what does not fit at once
-        return self._pieces(generation, TextAssembler(self.tokenizer, chosen.stop))
+        """Yield the answer piece by piece; the pieces add up to the text of the whole answer.
+
+        Raises:
+            InputError: As for a call; also where settings ask for several sequences or beams, which
+                are decided at the end only.
+        """
+        chosen = self.settings(**settings)
+        if chosen.generation.num_beams > 1 or chosen.generation.num_return_sequences > 1:
+            raise InputError("beams and several sequences cannot be streamed: ask for one of each")
+        [(request, _)] = self._requests([text], chosen)
+        return self.stream_request(request)
+
+    def stream_request(self, request: Request) -> Iterator[str]:
+        """Yield the answer to a request of token ids piece by piece."""
+        generation = Generation(self.generator.engine_for([request]), [request])
+        return self._pieces(generation, TextAssembler(self.tokenizer, request.settings.stop))
 
     @staticmethod
-    def _pieces(generation: Any, assembler: TextAssembler) -> Iterator[str]:
-        for row, token in generation:
+    def _pieces(generation: Generation, assembler: TextAssembler) -> Iterator[str]:
+        for _, token in generation:
             if piece := assembler.push(token):
                 yield piece
-            if assembler.stopped:
-                generation.stop(row)
         if piece := assembler.finish():
             yield piece
 
-    def _generate(
-        self, rows: Sequence[tuple[list[int], bool]], settings: GenerationSettings
-    ) -> list[Generated]:
-        """One batch."""
-        generation = self.generator.generate([ids for ids, _ in rows], settings)
-        assemblers = [TextAssembler(self.tokenizer, settings.stop) for _ in rows]
-        texts, tokens = ["" for _ in rows], [[] for _ in rows]  # type: list[str], list[list[int]]
-        for row, token in generation:
-            tokens[row].append(token)
-            texts[row] += assemblers[row].push(token)
-            if assemblers[row].stopped:
-                generation.stop(row)
+    def complete(self, request: Request) -> Generated:
+        """The answer to a request of token ids."""
+        generation = Generation(self.generator.engine_for([request]), [request])
+        for _ in generation:
+            pass
+        return self._result(generation.tickets[0].completions or [], request, 0, False)
+
+    def _answer(self, items: Sequence[Any], settings: WritingSettings) -> list[Generated]:
+        rows = self._requests(items, settings)
+        requests = [request for request, _ in rows]
+        engine = self.generator.engine_for(requests, self.batch_size)
+        generation = Generation(engine, requests)
+        for _ in generation:
+            pass
         return [
-            Generated(
-                texts[row] + assembler.finish(),
-                "stop" if assembler.stopped else generation.finish_reasons[row] or "length",
-                tuple(tokens[row]),
-                len(rows[row][0]),
-                rows[row][1],
-            )
-            for row, assembler in enumerate(assemblers)
+            self._result(ticket.completions or [], request, ticket.cached_tokens, cut)
+            for ticket, (request, cut) in zip(generation.tickets, rows, strict=True)
         ]
 
-    def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
-        """(ids, truncated) of every text."""
+    def _result(
+        self, completions: Sequence[Completion], request: Request, cached: int, cut: bool
+    ) -> Generated:
+        sequences = [self._sequence(one, request.settings) for one in completions]
+        best = sequences[0]
+        return Generated(
+            best.text,
+            best.finish_reason,
+            best.token_ids,
+            len(request.input_ids),
+            cut,
+            best.score,
+            best.logprobs,
+            tuple(sequences) if len(sequences) > 1 else (),
+            cached,
+        )
+
+    def _sequence(self, one: Completion, settings: GenerationSettings) -> GeneratedSequence:
+        assembler = TextAssembler(self.tokenizer, settings.stop)
+        text = "".join(map(assembler.push, one.token_ids)) + assembler.finish()
+        logprobs = None
+        if one.logprobs is not None:
+            name = self.tokenizer.backend.id_to_token
+            logprobs = tuple(
+                TokenProbability(
+                    name(at.token) or "",
+                    at.token,
+                    at.logprob,
+                    tuple((name(token) or "", token, value) for token, value in at.top),
+                )
+                for at in one.logprobs
+            )
+        return GeneratedSequence(text, one.finish_reason, one.token_ids, one.score, logprobs)
+
+    def _requests(
+        self, texts: Sequence[Any], settings: WritingSettings
+    ) -> list[tuple[Request, bool]]:
+        """(request, whether its text was cut) of every text."""
+        for_each(texts, _check_text)
+        encodings = self.tokenizer.encode([settings.instruction + text for text in texts])
+
+        def read(at: int) -> tuple[Request, bool]:
+            ids, cut = self._fit(encodings[at], texts[at], settings.long)
+            request = Request(ids, settings.generation)
+            self.generator.prepare(request)  # refuses what does not fit, by its row
+            return request, cut
+
+        return for_each(range(len(texts)), read)
+
+    def _fit(self, encoding: Encoding, text: str, long: str) -> tuple[list[int], bool]:
+        """What is read of a text, and whether some of it was cut."""
         bos = self.generator.defaults.bos_token_id
-        rows = []
-        for text, encoding in zip(texts, self.tokenizer.encode(texts), strict=True):
-            ids = list(encoding.ids)
-            if not ids and bos is not None:
-                ids = [bos]
-            if not ids:
-                raise InputError(f"the text {text!r} has no tokens: expected something to go on")
-            rows.append((ids, bool(encoding.overflowing)))
-        return rows
+        ids = list(encoding.ids) or ([bos] if bos is not None else [])
+        if not ids:
+            raise InputError(f"the text {text!r} has no tokens: expected something to go on")
+        return ids, False
+
+    def _words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of words that must not be generated, at the beginning of a text and within it."""
+        rows: list[tuple[int, ...]] = []
+        for word in words:
+            for text in (word, f" {word}"):
+                encoded = self.tokenizer.backend.encode(text, add_special_tokens=False)
+                rows += [tuple(encoded.ids)] if encoded.ids else []
+        return list(dict.fromkeys(rows))
 
 
 class Text2TextGenerator(TextGenerator):
@@ -143,4 +211,20 @@ class Text2TextGenerator(TextGenerator):
     A text longer than the encoder can read is cut, which the result says (`truncated`).
     """
 
-    truncation = "longest_first"
+    long_choices = ("cut", "error")
+
+    def _fit(self, encoding: Encoding, text: str, long: str) -> tuple[list[int], bool]:
+        most = self.tokenizer.spec.max_length
+        if len(encoding) > most and long == "error":
+            raise InputError(
+                f"{len(encoding)} tokens are longer than the model's {most}; shorten the text, or "
+                "pass long='cut'"
+            )
+        if len(encoding) > most:
+            return list(read_cut(encoding, most, "first").pieces[0].ids), True
+        return super()._fit(encoding, text, long)
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"expected a text, got {type(text).__name__}: {text!r:.60}")

@@ -1,0 +1,411 @@
+"""Requests of different lengths and settings that share each step of a decoder.
+
+Requests join when they arrive and leave when they have ended. Their rows lie side by side in one
+`Cache`: those that step in front, behind them one whose prompt is still being read. A long prompt
+is read a chunk at a time, a step of the others after each, so that those never wait for longer than
+a chunk takes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serve.decoding.cache import Cache
+from serve.decoding.prefix_cache import BLOCK
+from serve.decoding.request import Completion, Request
+from serve.decoding.search import Move, Search
+from serve.decoding.speculation import Drafts, drafts
+from serve.errors import InputError
+
+if TYPE_CHECKING:
+    from serve.decoding.generator import Generator
+
+SLOTS = 16
+CHUNK = 256
+_ROWS_FOR_READER = 6  # from so many rows on the graph that reads prompts also steps faster
+
+
+class Ticket:
+    """A request under way.
+
+    Attributes:
+        request: What was asked.
+        search: How it chooses its tokens.
+        completions: The answers, once it has ended; best first.
+        cached_tokens: Tokens of the prompt that came from the prefix cache.
+    """
+
+    def __init__(self, request: Request, search: Search, prompt: list[int], room: int) -> None:
+        self.request = request
+        self.search = search
+        self.completions: list[Completion] | None = None
+        self.cached_tokens = 0
+        self._prompt = prompt  # what the decoder begins with
+        self._room = room
+        self._rows: list[int] = []  # of the cache, by the rows of the search
+        self._tokens: list[int] = []  # that the rows get next
+        self._drafts: Drafts | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.completions is not None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A token that was decided for good, or, without one, the end of a request."""
+
+    ticket: Ticket
+    sequence: int = 0
+    token: int | None = None
+
+
+class Engine:
+    """Runs requests together. Not for several threads at once: see `serve.decoding.background`.
+
+    Args:
+        generator: The model.
+        slots: Most rows that step together; a request takes one, with beams one for each.
+        positions: Most positions of a row, prompt and answer together; by default as many as the
+            model can hold, at most 4096.
+        chunk: Most tokens of prompts that are read between two steps of running requests.
+        hidden: Keep hidden states, for contrastive search.
+
+    Attributes:
+        cache_bytes: Memory that the rows take when all slots are full, keys and values together.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        slots: int = SLOTS,
+        positions: int | None = None,
+        chunk: int = CHUNK,
+        hidden: bool = False,
+    ) -> None:
+        if slots < 1 or chunk < 1:
+            raise InputError(f"slots={slots}, chunk={chunk}: expected at least 1 of each")
+        if positions is None:
+            positions = min(generator.max_length, 4096)
+        self.generator = generator
+        self.chunk = chunk
+        self.prefixes = generator.prefixes if generator.encoder is None else None
+        self.cache: Cache = generator.new_cache(slots, positions, hidden)
+        self.cache_bytes = slots * self.cache.capacity * self.cache.position_bytes
+        self._waiting: deque[Ticket] = deque()
+        self._reading: Ticket | None = None  # a long prompt, in the row behind those that step
+        self._running: list[Ticket] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._waiting or self._reading or self._running)
+
+    @property
+    def running(self) -> int:
+        """Requests whose tokens are being written."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have not begun."""
+        return len(self._waiting)
+
+    def submit(self, request: Request) -> Ticket:
+        """Take a request; `advance` runs it.
+
+        Raises:
+            InputError: It does not fit the model, or could never fit this engine.
+        """
+        prompt, room = self.generator.prepare(request)
+        positions = len(prompt) + room - 1
+        if positions > self.cache.capacity:
+            raise InputError(
+                f"{len(prompt)} prompt tokens and {room} new tokens need {positions} positions, "
+                f"a row of this engine holds {self.cache.capacity}; lower max_new_tokens, shorten "
+                "the prompt or give the engine more positions"
+            )
+        if request.settings.rows > self.cache.slots:
+            raise InputError(
+                f"a request of {request.settings.rows} rows (beams, sequences or candidates) does "
+                f"not fit an engine of {self.cache.slots} slots"
+            )
+        search = self.generator.search(request, prompt, room)
+        if search.needs_hidden and not self.cache.hidden:
+            raise InputError("contrastive search needs an engine with hidden=True")
+        ticket = Ticket(request, search, prompt, room)
+        if request.settings.rows == 1:
+            source = request.input_ids if self.generator.encoder is not None else None
+            ticket._drafts = drafts(request.settings, prompt, source, self.generator.draft)
+        self._waiting.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a request; what it has written so far becomes its completions."""
+        if ticket.done:
+            return
+        ticket.completions = ticket.search.completions()
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        elif ticket is self._reading:
+            self._reading = None
+            self.cache.resize(self.cache.rows - 1)
+        elif ticket in self._running:
+            self._running.remove(ticket)
+            self._leave(ticket._rows)
+
+    def run(self) -> Iterator[Event]:
+        """Advance until every request has ended."""
+        while self.busy:
+            yield from self.advance()
+
+    def advance(self) -> list[Event]:
+        """Read up to a chunk of prompts, and let all running requests take a step.
+
+        Returns:
+            What was decided, in the order of the requests.
+        """
+        ran = bool(self._running)
+        events = self._read()
+        if ran and self._running:
+            events += self._step()
+        return events
+
+    # Prompts
+
+    def _read(self) -> list[Event]:
+        """Read prompts: one chunk while others run, else until something runs."""
+        events: list[Event] = []
+        if self._reading is None:
+            events += self._read_together()
+        if self._reading is None:
+            return events
+        ticket, row = self._reading, self.cache.rows - 1
+        while self._reading is not None:
+            done = int(self.cache.lengths[row])
+            part = ticket._prompt[done : done + self.chunk]
+            logits = self.cache.extend(row, part)
+            self._show(ticket, self.cache.states)
+            if done + len(part) == len(ticket._prompt):
+                self._reading = None
+                events += self._begin([ticket], [row], logits[None])
+            elif self._running:
+                break
+        return events
+
+    def _read_together(self) -> list[Event]:
+        """Read the prompts of those that wait and fit, as long as they fit a chunk together; or set
+        the first aside to be read in parts.
+        """
+        together: list[Ticket] = []
+        longest = 0
+        while self._waiting:
+            ticket = self._waiting[0]
+            wanted = sum(one.request.settings.rows for one in (*together, ticket))
+            if self._reserved() + wanted > self.cache.slots:
+                break
+            size = self._size(ticket)
+            if self._known(ticket) or (size > self.chunk and self.generator.encoder is None):
+                if not together:
+                    self._set_aside(self._waiting.popleft())
+                break
+            if together and max(longest, size) * (len(together) + 1) > self.chunk:
+                break
+            longest = max(longest, size)
+            together.append(self._waiting.popleft())
+        if not together:
+            return []
+        first = self.cache.rows
+        prompts = [ticket._prompt for ticket in together]
+        memory = self.generator.encode([ticket.request.input_ids for ticket in together])
+        logits = self.cache.add(prompts, memory)
+        for line, ticket in enumerate(together):
+            states = self.cache.states
+            self._show(ticket, None if states is None else states[line, : len(ticket._prompt)])
+        return self._begin(together, list(range(first, first + len(together))), logits)
+
+    def _show(self, ticket: Ticket, states: np.ndarray | None) -> None:
+        """Show a search that compares hidden states those of its prompt."""
+        if ticket.search.needs_hidden and states is not None:
+            ticket.search.see(states)
+
+    def _size(self, ticket: Ticket) -> int:
+        """Tokens that have to be read for a request."""
+        if self.generator.encoder is not None:
+            return max(len(ticket.request.input_ids), len(ticket._prompt))
+        return len(ticket._prompt)
+
+    def _known(self, ticket: Ticket) -> bool:
+        return self.prefixes is not None and self.prefixes.knows(ticket._prompt)
+
+    def _reserved(self) -> int:
+        """Slots that running requests may come to take."""
+        taken = sum(ticket.request.settings.rows for ticket in self._running)
+        return taken + (self._reading.request.settings.rows if self._reading else 0)
+
+    def _set_aside(self, ticket: Ticket) -> None:
+        """Begin a row whose prompt is read in parts, behind what is known of it."""
+        blocks = self.prefixes.find(ticket._prompt) if self.prefixes is not None else []
+        ticket.cached_tokens = BLOCK * len(blocks)
+        self.cache.begin(blocks, ticket._prompt[: ticket.cached_tokens])
+        self._reading = ticket
+
+    def _begin(self, tickets: list[Ticket], rows: list[int], logits: np.ndarray) -> list[Event]:
+        """Let requests whose prompts were read, in the last rows, take their first tokens."""
+        events: list[Event] = []
+        begun: list[tuple[Ticket, int, Move]] = []
+        for line, (ticket, row) in enumerate(zip(tickets, rows, strict=True)):
+            if self.prefixes is not None:
+                self.prefixes.keep(self.cache, row, ticket._prompt)
+            move = ticket.search.advance(logits[line : line + 1])
+            events += self._decided(ticket)
+            if move is None:
+                self._end(ticket, events)
+            else:
+                begun.append((ticket, row, move))
+        self._spread(begun, rows[0])
+        return events
+
+    def _spread(self, begun: list[tuple[Ticket, int, Move]], first: int) -> None:
+        """Give requests that have read a row each, from `first` on, all their rows side by side."""
+        for line, (_, row, _) in enumerate(begun):  # close the gaps of those that ended at once
+            if row != first + line:
+                self.cache.copy(row, first + line)
+        self.cache.resize(first + sum(len(move.tokens) for _, _, move in begun))
+        end = self.cache.rows
+        for line in reversed(range(len(begun))):  # from behind, so that no row is needed any more
+            ticket, _, move = begun[line]
+            start = end = end - len(move.tokens)
+            ticket._rows = list(range(start, start + len(move.tokens)))
+            ticket._tokens = move.tokens
+            for row in reversed(ticket._rows):
+                if row != first + line:
+                    self.cache.copy(first + line, row)
+        self._running += [ticket for ticket, _, _ in begun]
+
+    # Steps
+
+    def _step(self) -> list[Event]:
+        """One step of all running requests."""
+        if len(self._running) == 1 and self._reading is None and not self._waiting:
+            drafted = self._speculate(self._running[0])
+            if drafted is not None:
+                return drafted
+        rows = sum(len(ticket._rows) for ticket in self._running)
+        tokens = np.zeros(rows, np.int64)
+        for ticket in self._running:
+            tokens[ticket._rows] = ticket._tokens
+        reader = rows >= _ROWS_FOR_READER and self.generator.batched_steps
+        logits = self.cache.step(tokens, by_reader=reader)
+        states = self.cache.states if self.cache.hidden else None
+        events: list[Event] = []
+        freed: list[int] = []
+        for ticket in list(self._running):
+            own = None if states is None else states[ticket._rows]
+            move = ticket.search.advance(_of(logits, ticket._rows), own)
+            events += self._decided(ticket)
+            if move is None:
+                self._running.remove(ticket)
+                freed += ticket._rows
+                self._end(ticket, events)
+            else:
+                freed += self._place(ticket, move)
+        self._leave(freed)
+        return events
+
+    def _speculate(self, ticket: Ticket) -> list[Event] | None:
+        """Check in one run what is drafted of the only running request; None: nothing is.
+
+        Each place is decided as plain decoding does, so the answer is the same.
+        """
+        row, drafts = ticket._rows[0], ticket._drafts
+        before = int(self.cache.lengths[row])
+        most = len(ticket._prompt) + ticket._room - 2 - before  # the last token needs no place
+        proposed = drafts.propose(most) if drafts is not None else []
+        if drafts is None or not proposed:
+            return None
+        tokens = [ticket._tokens[0], *proposed]
+        logits = self.cache.extend(row, tokens, every=True, steps=True)
+        events: list[Event] = []
+        right = 0
+        for at, line in enumerate(logits):
+            move = ticket.search.advance(line[None])
+            events += self._decided(ticket)
+            if move is None:
+                self._running.remove(ticket)
+                self._end(ticket, events)
+                self._leave([row])
+                return events
+            ticket._tokens = move.tokens
+            if at == len(proposed) or move.tokens[0] != proposed[at]:
+                break
+            right += 1
+        self.cache.trim(row, before + 1 + right)
+        drafts.judge(len(proposed), right)
+        return events
+
+    def _decided(self, ticket: Ticket) -> list[Event]:
+        if ticket._drafts is not None:
+            ticket._drafts.add([token for _, token in ticket.search.fresh])
+        return [Event(ticket, at, token) for at, token in ticket.search.fresh]
+
+    def _end(self, ticket: Ticket, events: list[Event]) -> None:
+        ticket.completions = ticket.search.completions()
+        ticket._rows, ticket._drafts = [], None
+        events.append(Event(ticket))
+
+    def _place(self, ticket: Ticket, move: Move) -> list[int]:
+        """Give the rows of the next step a place in the cache; returns the rows left over.
+
+        A row that is continued stays where it is with its first continuation, so no copy ever
+        overwrites what another one reads.
+        """
+        old, new = ticket._rows, [-1] * len(move.parents)
+        free = list(old)
+        for at, parent in enumerate(move.parents):
+            if old[parent] in free:
+                new[at] = old[parent]
+                free.remove(old[parent])
+        for at, parent in enumerate(move.parents):
+            if new[at] < 0:
+                new[at] = free.pop(0) if free else self._another()
+                self.cache.copy(old[parent], new[at])
+        ticket._rows, ticket._tokens = new, move.tokens
+        return free
+
+    def _another(self) -> int:
+        """One more row that steps; a prompt that is being read moves out of its way."""
+        row = self.cache.rows
+        self.cache.resize(row + 1)
+        if self._reading is not None:
+            self.cache.copy(row - 1, row)
+            row -= 1
+        return row
+
+    def _leave(self, rows: list[int]) -> None:
+        """Fill rows that are free with the last ones."""
+        if not rows:
+            return
+        total = self.cache.rows - (self._reading is not None) - len(rows)
+        holes = sorted(row for row in rows if row < total)
+        for ticket in self._running:
+            for at, row in enumerate(ticket._rows):
+                if row >= total:
+                    ticket._rows[at] = hole = holes.pop(0)
+                    self.cache.copy(row, hole)
+        if self._reading is not None:
+            self.cache.copy(self.cache.rows - 1, total)
+        self.cache.resize(total + (self._reading is not None))
+
+
+def _of(logits: np.ndarray, rows: list[int]) -> np.ndarray:
+    """The logits of some rows; a view where they lie side by side."""
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return logits[rows[0] : rows[0] + len(rows)]
+    return logits[rows]
