@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 
 from export.errors import ExportError
-from export.facts import created_with, generation_spec, tokenizer_spec
+from export.facts import created_with, tokenizer_spec
+from export.generation_defaults import NEW_TOKENS, generation_config, generation_spec
 from export.graphs import KEEP, Graph, onnx_graphs
 from export.layouts import optimum
 from export.layouts.genai import GENAI_FILE, genai_config
@@ -58,7 +59,7 @@ def to_onnx(
     tokenizer: Any = None,
     name: str | None = None,
     opset: int = 18,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     hidden_states: bool = False,
     verify: bool = True,
     overwrite: bool = False,
@@ -81,7 +82,8 @@ def to_onnx(
         tokenizer: A `zoo.text.Tokenizer`; by default the model's own.
         name: The bundle's name; by default the folder's.
         opset: Version of ONNX' operators.
-        max_new_tokens: Default length of what a generating bundle writes.
+        max_new_tokens: Default length of what a generating bundle writes. None: what the
+            checkpoint says of it, else 64.
         hidden_states: The graphs that write return `last_hidden_state` [B, S, D] too, the states
             that their head reads, which contrastive search compares.
         verify: Replay reference values through `serve` before the folder appears.
@@ -102,7 +104,7 @@ def to_onnx(
         raise ExportError(f"layout = {layout!r}: expected one of {list(LAYOUTS)}")
     if opset not in OPSETS:
         raise ExportError(f"opset = {opset}: expected {OPSETS.start} to {OPSETS.stop - 1}")
-    if max_new_tokens < 1:
+    if max_new_tokens is not None and max_new_tokens < 1:
         raise ExportError(f"max_new_tokens = {max_new_tokens}: expected at least 1")
     say = progress or (lambda text: None)
     form = Form.of(precision)
@@ -147,7 +149,7 @@ class _Bundle:
         layout: str,
         opset: int,
         name: str,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         hidden_states: bool,
         source: dict[str, Any],
         say: Progress,
@@ -218,7 +220,7 @@ class _Bundle:
             graphs=graphs,
             files=_files(folder),
             tokenizer=tokenizer_spec(self.model, self.tokenizer),
-            generation=generation_spec(self.model, self.max_new_tokens),
+            generation=generation_spec(self.model, self.max_new_tokens, self.tokenizer),
             source=self.source,
         )
         manifest.save(folder)
@@ -230,7 +232,7 @@ class _Bundle:
         cache = _cache_spec(model, self.target)
         generation = generation_spec(model, self.max_new_tokens)
         if self.layout == "optimum":
-            optimum.write_configs(model, folder, self.max_new_tokens)
+            optimum.write_configs(model, folder, self.max_new_tokens or NEW_TOKENS)
         else:
             facts: dict[str, Any] = {"model_type": "keras-text-zoo", "task": model.task}
             facts |= config_to_mapping(model.config)
@@ -239,8 +241,7 @@ class _Bundle:
                 facts["label2id"] = {label: i for i, label in enumerate(model.labels)}
             write_json(folder / "config.json", facts)
             if generation is not None:
-                facts = generation.model_dump(exclude_none=True)
-                write_json(folder / "generation_config.json", facts)
+                write_json(folder / "generation_config.json", generation_config(generation))
         if cache is not None and generation is not None and model.architecture == "decoder":
             special = None if self.tokenizer is None else self.tokenizer.special_ids
             facts = genai_config(

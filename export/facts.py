@@ -3,7 +3,7 @@
 import importlib.metadata
 from typing import Any
 
-from serve.bundle.manifest import GenerationSpec, TokenizerSpec
+from serve.bundle.manifest import TokenizerSpec
 from zoo import __version__
 from zoo.tasks import TaskModel
 
@@ -17,23 +17,6 @@ def tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
         pad_token_id=model.config.pad_token_id,
         max_length=min(longest, getattr(tokenizer, "model_max_length", None) or longest),
         mask_token_id=tokenizer.mask_token_id,
-    )
-
-
-def generation_spec(model: TaskModel, max_new_tokens: int) -> GenerationSpec | None:
-    """Tokens that begin and end a text, and how many are written at most."""
-    if not model.generates:
-        return None
-    config: Any = model.config
-    decoder: Any = model.decoder
-    return GenerationSpec(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=[
-            token for token in (config.eos_token_id, *config.stop_token_ids) if token is not None
-        ],
-        pad_token_id=config.pad_token_id,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-        max_new_tokens=min(max_new_tokens, decoder.length),
     )
 
 

@@ -15,7 +15,7 @@ class Source:
     tokenizer: Any
     name: str
     facts: dict[str, Any]
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     recipe: Any = None
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from export.errors import ExportError, VerificationError
-from export.facts import created_with, generation_spec, tokenizer_spec
+from export.facts import created_with, tokenizer_spec
+from export.generation_defaults import generation_spec
 from export.graphs import Graph
 from export.litert.conversion import PRECISIONS, convert, minimum_runtime, operators
 from export.litert.graphs import DEFAULT_LENGTH, litert_graphs

@@ -22,6 +22,7 @@ from export.reference import TEXTS
 from serve.bundle.manifest import Manifest
 from serve.bundle.selfcheck import relative_difference
 from serve.decoding.generator import Generator
+from serve.decoding.settings import GenerationSettings
 from serve.runtime.session import Session
 
 LOWER_IS_BETTER = ("perplexity", "bits_per_byte", "nll", "loss", "wer", "cer")
@@ -346,9 +347,7 @@ def own_ids(manifest: Manifest, seed: int = 0) -> list[Any]:
     generator = Generator(manifest)
     prompts = [row[: max(1, len(row) // 2)] for row in ids]
     room = min(48, generator.max_length - max(map(len, prompts)))
-    settings = generator.settings(
-        max_new_tokens=max(1, room), do_sample=True, temperature=1.0, seed=seed, eos_token_id=[]
-    )
+    settings = GenerationSettings(max_new_tokens=max(1, room), do_sample=True, seed=seed)
     written = generator.generate_ids(prompts, settings)
     return [prompt + new for prompt, new in zip(prompts, written, strict=True)]
 
