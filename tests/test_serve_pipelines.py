@@ -8,7 +8,6 @@ import serve_bundles as bundles
 
 import serve
 from serve.errors import InputError
-from serve.pipelines.question_answering import best_span
 
 LABELS = {
     "text-classification": ["good", "bad", "ugly"],
@@ -152,23 +151,6 @@ def test_question_answering(opened):
             pipeline(bad)
     with pytest.raises(InputError, match="longer than"):
         pipeline(("who", context * 9), long="error")
-
-
-def test_best_span_by_brute_force():
-    rng = np.random.default_rng(0)
-    for longest in (1, 3, 30):
-        start, end = rng.normal(size=(2, 12)) * 2
-        inside = np.arange(12) >= 4
-        allowed = inside | (np.arange(12) == 0)
-        first = np.where(allowed, np.exp(start), 0) / np.exp(start)[allowed].sum()
-        last = np.where(allowed, np.exp(end), 0) / np.exp(end)[allowed].sum()
-        score, i, j = max(
-            (first[i] * last[j], i, j) for i in range(4, 12) for j in range(i, min(12, i + longest))
-        )
-        found = best_span(start, end, inside, longest)
-        assert found[:2] == (i, j)
-        assert np.isclose(found[2], score)
-        assert np.isclose(found[3], first[0] * last[0])
 
 
 def test_features_and_embeddings(opened):
