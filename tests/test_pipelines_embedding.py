@@ -1,0 +1,327 @@
+"""Vectors against numpy: pooling, windows, prompts, shorter forms; reranking."""
+
+import json
+
+import numpy as np
+import pytest
+import serve_bundles as bundles
+
+import serve
+from serve.errors import BundleError, InputError
+from serve.pipelines.embedding import cosines
+from serve.pipelines.rerank import relevant_label
+
+LENGTH = 32
+TEXTS = ["the cat sat on the mat", "a red boat", "bread, milk and honey are on the table", "sea"]
+LONG = "the old house by the sea is red, and the cat sat on the table. bread and milk! " * 2
+POOLINGS = {
+    "mean": lambda states: states.mean(0),
+    "cls": lambda states: states[0],
+    "last": lambda states: states[-1],
+    "max": lambda states: states.max(0),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("embedding")
+    bundles.encoder_bundle(path / "states", "feature-extraction")
+    bundles.encoder_bundle(path / "vectors", "sentence-similarity", pooling="cls", normalize=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedder(folder):
+    return serve.load(folder / "states", task="sentence-similarity")
+
+
+@pytest.fixture(scope="module")
+def pooled(folder):
+    return serve.load(folder / "vectors")
+
+
+def states_of(pipeline, ids):
+    """Hidden states of a row of ids, by numpy."""
+    vocabulary = pipeline.tokenizer.backend.get_vocab_size()
+    return bundles.encode(bundles.encoder_weights(vocabulary, "feature-extraction"), ids)
+
+
+def rows_of(pipeline, text, stride=None):
+    """Ids of every window of a text and the tokens that are new in it, cut by hand."""
+    ids = pipeline.tokenizer.backend.encode(text, add_special_tokens=False).ids
+    room = LENGTH - 2
+    stride = room // 4 if stride is None else stride
+    rows, begin = [], 0
+    while True:
+        part = ids[begin : begin + room]
+        rows.append(([2, *part, 3], len(part) - (stride if begin else 0)))
+        if begin + room >= len(ids):
+            return rows
+        begin += room - stride
+
+
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pooling_of_real_tokens(embedder, pooling, normalize):
+    found = embedder(TEXTS, pooling=pooling, normalize=normalize)  # one batch: padded
+    for text, answer in zip(TEXTS, found, strict=True):
+        [(ids, _)] = rows_of(embedder, text)
+        vector = POOLINGS[pooling](states_of(embedder, ids))
+        assert np.allclose(answer.values, unit(vector) if normalize else vector, atol=1e-5)
+        assert answer.values.dtype == np.float32 and answer.windows == 1
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("stride", [None, 0, 11])
+def test_long_texts_are_pooled_over_windows(embedder, pooling, stride):
+    rows = rows_of(embedder, LONG, stride)
+    assert len(rows) > 1
+    vectors = [POOLINGS[pooling](states_of(embedder, ids)) for ids, _ in rows]
+    weights = [new for _, new in rows]
+    expected = {
+        "max": np.max(vectors, axis=0),
+        "last": vectors[-1],
+    }.get(pooling, np.average(vectors, axis=0, weights=weights))
+    answer = embedder(LONG, pooling=pooling, stride=stride, normalize=False)
+    assert np.allclose(answer.values, expected, atol=1e-5)
+    assert (answer.windows, answer.truncated) == (len(rows), False)
+    cut = embedder(LONG, pooling=pooling, normalize=False, long="cut")
+    assert cut.truncated and not np.allclose(cut.values, expected, atol=1e-3)
+    with pytest.raises(InputError, match="longer than the model's 32"):
+        embedder(LONG, long="error")
+
+
+def test_vectors_that_the_graph_pools_have_windows_too(pooled):
+    rows = rows_of(pooled, LONG)
+    vectors = [unit(states_of(pooled, ids)[0]) for ids, _ in rows]
+    expected = unit(np.average(vectors, axis=0, weights=[new for _, new in rows]))
+    assert np.allclose(pooled(LONG).values, expected, atol=1e-5)
+    with pytest.raises(InputError, match=r"pools by itself \(cls\)"):
+        pooled("sea", pooling="mean")
+    with pytest.raises(InputError, match="length 1 by itself"):
+        pooled("sea", normalize=False)
+    assert np.array_equal(pooled("sea", pooling="cls").values, pooled("sea").values)
+
+
+def test_states_of_long_texts_are_joined(folder):
+    extractor = serve.load(folder / "states")
+    whole = extractor(LONG)
+    tokens = extractor.tokenizer.backend.encode(LONG, add_special_tokens=False).tokens
+    assert list(whole.tokens) == ["[CLS]", *tokens, "[SEP]"]
+    rows = rows_of(extractor, LONG)
+    states = [states_of(extractor, ids) for ids, _ in rows]
+    room, shared = LENGTH - 2, (LENGTH - 2) // 4
+    for at, token in enumerate(whole.values[1:-1]):
+        begins = [k * (room - shared) for k in range(len(rows))]
+        seen = {
+            k: min(at - begin, begin + len(rows[k][0]) - 3 - at)
+            for k, begin in enumerate(begins)
+            if begin <= at < begin + len(rows[k][0]) - 2
+        }
+        most = max(seen.values())  # the distance to the nearer end of the window
+        sides = [states[k][at - begins[k] + 1] for k, far in seen.items() if far == most]
+        assert any(np.allclose(token, side, atol=1e-5) for side in sides)
+    assert np.allclose(whole.values[0], states[0][0], atol=1e-5)
+    assert np.allclose(whole.values[-1], states[-1][-1], atol=1e-5)
+    assert whole.windows == len(rows)
+
+
+def test_prompts(folder, embedder, tmp_path):
+    expected = embedder.embed(["a red boat"])
+    assert np.array_equal(embedder.embed(["boat"], prompt="a red "), expected)
+    given = serve.load(
+        folder / "states", task="sentence-similarity", prompts={"q": "a red "}, prompt_name="q"
+    )
+    assert np.array_equal(given.embed(["boat"]), expected)
+    assert np.array_equal(given.embed(["a red boat"], prompt=""), expected)
+    with pytest.raises(InputError, match=r"prompt_name='x': the model's prompts are 'q'"):
+        given("boat", prompt_name="x")
+    with pytest.raises(InputError, match="give one of them"):
+        given("boat", prompt_name="q", prompt="a")
+    with pytest.raises(InputError, match="prompts are none"):
+        embedder("boat", prompt_name="q")
+
+
+def test_prompts_of_the_bundle(tmp_path):
+    bundle = bundles.encoder_bundle(tmp_path / "b", "sentence-similarity")
+    file = bundle / "config_sentence_transformers.json"
+    file.write_text(json.dumps({"prompts": {"query": "a red "}, "default_prompt_name": "query"}))
+    embedder = serve.load(bundle)
+    assert np.array_equal(embedder("boat").values, embedder("a red boat", prompt="").values)
+    for broken, message in (
+        ("[]", "expected an object"),
+        ('{"prompts": {"a": 1}}', "a text for each name"),
+        ('{"default_prompt_name": "a"}', "is none of"),
+        ("{", "cannot be read"),
+    ):
+        file.write_text(broken)
+        with pytest.raises(BundleError, match=message):
+            serve.load(bundle)
+
+
+def test_dimensions_are_cut_and_brought_back_to_length(embedder, pooled):
+    for pipeline in (embedder, pooled):
+        whole, short = pipeline.embed(TEXTS), pipeline.embed(TEXTS, dimensions=5)
+        assert short.shape == (len(TEXTS), 5)
+        for long_one, short_one in zip(whole, short, strict=True):
+            assert np.allclose(short_one, unit(long_one[:5]), atol=1e-6)
+    raw = embedder.embed(TEXTS, normalize=False)
+    assert np.array_equal(embedder.embed(TEXTS, normalize=False, dimensions=5), raw[:, :5])
+    with pytest.raises(
+        InputError, match=f"dimensions=33: the model's vectors have {bundles.WIDTH}"
+    ):
+        embedder("sea", dimensions=33)
+
+
+def test_smaller_precisions(embedder):
+    whole = embedder.embed(TEXTS)
+    small = embedder.embed(TEXTS, precision="int8")
+    assert small.dtype == np.int8 and (np.abs(small).max(1) == 127).all()
+    gap = np.abs(cosines(small.astype(np.float32), small.astype(np.float32)) - whole @ whole.T)
+    assert gap.max() < 0.01
+    bits = embedder.embed(TEXTS, precision="binary")
+    assert bits.shape == (len(TEXTS), bundles.WIDTH // 8)
+    assert np.array_equal(np.unpackbits(bits, axis=1), whole > 0)
+    with pytest.raises(InputError, match="precision is of vectors"):
+        embedder((TEXTS[0], TEXTS[1]), precision="int8")
+
+
+def test_similarities(embedder):
+    matrix = embedder.similarity(TEXTS[:2], TEXTS, prompt="a ")
+    assert matrix.shape == (2, 4)
+    for i, first in enumerate(TEXTS[:2]):
+        for j, second in enumerate(TEXTS):
+            assert np.isclose(matrix[i, j], embedder((first, second), prompt="a ").score, atol=1e-5)
+    assert np.allclose(np.diag(matrix), 1, atol=1e-5)
+
+
+def test_streams_equal_lists(embedder):
+    texts = [f"{TEXTS[at % 4]} {'sea ' * (at % 7)}" for at in range(40)]
+    embedder.read_ahead = 8
+    streamed = [answer.values for answer in embedder(text for text in texts)]
+    assert np.allclose(streamed, embedder.embed(texts), atol=1e-5)
+
+
+def test_settings_that_do_not_fit(folder, embedder):
+    extractor = serve.load(folder / "states")
+    for settings, message in (
+        ({"pooling": "sum"}, "pooling='sum': expected one of 'mean'"),
+        ({"dimensions": 0}, "dimensions=0"),
+        ({"precision": "int4"}, "precision='int4'"),
+        ({"normalize": True}, "normalize is about a text's vector"),
+        ({"dimensions": 3}, "dimensions is about a text's vector"),
+        ({"pool": "mean"}, "it knows long, stride, pooling, normalize, prompt"),
+    ):
+        with pytest.raises(InputError, match=message):
+            extractor("sea", **settings)
+    with pytest.raises(InputError, match="needs a way to pool"):
+        extractor.embed(["sea"])
+    with pytest.raises(InputError, match="gives no vector of a text"):
+        embedder("sea", pooling="none")
+    with pytest.raises(InputError, match="pooling='sum'"):
+        serve.load(folder / "states", pooling="sum")
+    assert embedder.embed([]).shape == (0, bundles.WIDTH)
+    assert embedder.embed([], precision="binary").shape == (0, bundles.WIDTH // 8)
+    with pytest.raises(InputError, match="input 1: expected a text"):
+        embedder(["sea", 3])
+
+
+@pytest.fixture(scope="module")
+def rerankers(folder):
+    def make(name, labels, **choices):
+        path = folder / name
+        if not path.exists():
+            bundles.encoder_bundle(path, "text-classification", labels)
+        return serve.load(path, task="reranking", **choices)
+
+    return make
+
+
+def pair_logits(pipeline, labels, query, document):
+    encoding = pipeline.tokenizer.encode([query], [document])[0]
+    vocabulary = pipeline.tokenizer.backend.get_vocab_size()
+    weights = bundles.encoder_weights(vocabulary, "text-classification", labels)
+    weights["source"] = (
+        weights["source"][encoding.ids] + 0.125 * np.array(encoding.type_ids)[:, None]
+    )
+    return bundles.encode(weights, np.arange(len(encoding)))[0] @ weights["logits.w"]
+
+
+@pytest.mark.parametrize("labels", [["score"], ["contradiction", "neutral", "entailment"]])
+def test_reranking(rerankers, labels):
+    reranker = rerankers(f"r{len(labels)}", labels)
+    logits = [pair_logits(reranker, labels, "the sea", text) for text in TEXTS]
+    if len(labels) == 1:
+        scores = [1 / (1 + np.exp(-row[0])) for row in logits]
+    else:
+        scores = [bundles.softmax(row)[2] for row in logits]
+    order = np.argsort(scores)[::-1]
+    ranking = reranker("the sea", TEXTS)
+    assert [found.index for found in ranking.documents] == order.tolist()
+    assert [found.text for found in ranking.documents] == [TEXTS[at] for at in order]
+    assert np.allclose(
+        [found.score for found in ranking.documents], np.sort(scores)[::-1], atol=1e-5
+    )
+    raw = reranker("the sea", TEXTS, top_k=2, scores="raw")
+    assert [found.index for found in raw.documents] == np.argsort([r[-1] for r in logits])[::-1][
+        :2
+    ].tolist()
+    assert np.allclose(reranker.scores("the sea", TEXTS), scores, atol=1e-5)
+    several = reranker([{"query": "the sea", "documents": TEXTS}, ("a", [TEXTS[1]]), ("b", [])])
+    assert [len(one.documents) for one in several] == [4, 1, 0]
+    assert [found.index for found in several[0].documents] == order.tolist()
+    json.dumps(ranking.to_dict())
+
+
+def test_the_best_window_of_a_long_document_counts(rerankers):
+    reranker = rerankers("r1", ["score"])
+    query = "the sea"
+    asked = len(reranker.tokenizer.backend.encode(query, add_special_tokens=False).ids)
+    read = reranker.tokenizer.backend.encode(LONG, add_special_tokens=False)
+    room = LENGTH - asked - 3
+    parts, begin = [], 0
+    while begin == 0 or parts[-1][1] < len(read.ids):
+        parts.append((begin, min(begin + room, len(read.ids))))
+        begin += room - room // 4
+    logits = [
+        pair_logits(
+            reranker, ["score"], query, LONG[read.offsets[first][0] : read.offsets[end - 1][1]]
+        )[0]
+        for first, end in parts
+    ]
+    assert len(set(np.round(logits, 3))) > 1
+    assert np.isclose(reranker.scores(query, [LONG], scores="raw")[0], max(logits), atol=1e-4)
+    assert reranker(query, [LONG], long="cut").truncated
+
+
+def test_which_label_says_that_a_document_fits(rerankers):
+    assert relevant_label(["score"]) == 0
+    assert relevant_label(["LABEL_0", "LABEL_1"]) == 1
+    assert relevant_label(["entailment", "not_entailment"]) == 0
+    assert relevant_label(["good", "bad"], "bad") == 1
+    with pytest.raises(InputError, match="which of the labels good, bad"):
+        rerankers("r2", ["good", "bad"])
+    assert rerankers("r2", ["good", "bad"], label="bad").label == 1
+    with pytest.raises(InputError, match="label='ugly': the model's labels are good, bad"):
+        rerankers("r2", ["good", "bad"], label="ugly")
+
+
+def test_inputs_of_reranking_that_do_not_fit(rerankers):
+    reranker = rerankers("r1", ["score"])
+    for item, message in (
+        ("query", "expected a query and a list of documents"),
+        ({"query": "a"}, "has the keys 'query' and 'documents'"),
+        (("a", "text"), "expected a list of documents"),
+        (("a", [3]), "expected a document, got int"),
+        ((3, []), "expected a query, got int"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reranker(item)
+    with pytest.raises(InputError, match="input 1: "):
+        reranker([("a", ["b"]), ("sea " * 40, ["b"])])
+    with pytest.raises(InputError, match="scores='logit'"):
+        reranker("a", ["b"], scores="logit")
