@@ -30,6 +30,17 @@ class Pipeline(ABC):
     batch_size: int
     read_ahead: int | None = None
 
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """What `settings` takes; empty where only the opened pipeline knows."""
+        kind = getattr(cls, "settings_type", None)
+        return [] if kind is None else [field.name for field in fields(kind)]
+
+    @classmethod
+    def input_keys(cls) -> tuple[tuple[str, ...], ...]:
+        """The keys of each kind of dict that an input may be."""
+        return ()
+
     @property
     def task(self) -> str:
         """What the pipeline does; by default the bundle's task."""

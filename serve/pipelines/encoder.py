@@ -77,6 +77,11 @@ class EncoderPipeline(Pipeline):
                 f"the graph has {list(self.session.outputs)}"
             )
 
+    @classmethod
+    def input_keys(cls) -> tuple[tuple[str, ...], ...]:
+        """The keys of pairs, where the task takes pairs."""
+        return () if cls.pairs == "no" else (cls.pair_names,)
+
     def settings(self, **given: Any) -> Any:
         """The task's settings, an object of `settings_type`."""
         chosen = {"long": self.long_choices[0], **given}

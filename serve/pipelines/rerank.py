@@ -83,6 +83,7 @@ class Reranker(EncoderPipeline):
 
     settings_type = RerankSettings
     pairs = "must"
+    pair_names = ("query", "documents")
     windowed = "second"
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class TextGenerator(Pipeline):
             draft=Generator(draft, options) if draft is not None else None,
         )
         self.batch_size = batch_size
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """What `settings` takes."""
+        names = [field.name for field in fields(GenerationSettings)]
+        return [*names, "bad_words", "long", "instruction"]
 
     def settings(self, **given: Any) -> WritingSettings:
         """Fields of `GenerationSettings`, `bad_words` (texts), and those of `WritingSettings`.

@@ -75,6 +75,11 @@ class TokenClassifier(EncoderPipeline):
     settings_type = TagSettings
     by_token = frozenset({"logits"})
 
+    @classmethod
+    def input_keys(cls) -> tuple[tuple[str, ...], ...]:
+        """A text may be split into words already."""
+        return (("tokens",),)
+
     def _answer(self, items: Sequence[Any], settings: TagSettings) -> list[TokenLabels]:
         inputs = for_each(items, self._input)
         readings = self._fit(self._encode(inputs), settings)
