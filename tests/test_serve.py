@@ -110,7 +110,7 @@ def test_predict_texts_and_lines(classifier):
     answered = run(predict, classifier, "--json", "--batch-size", 4, text=lines)
     rows = [json.loads(line) for line in answered.stdout.splitlines()]
     assert [row["input"] for row in rows] == [f"the cat {i}" for i in range(300)]
-    assert set(rows[0]) == {"input", "label", "score", "scores", "truncated", "windows"}
+    assert set(rows[0]) == {"input", "label", "score", "scores", "labels", "truncated", "windows"}
     pair = run(predict, classifier, "--json", '{"text": "the cat", "pair": "the sea"}')
     assert json.loads(pair.stdout)["label"] == serve.load(classifier)(("the cat", "the sea")).label
 
@@ -139,7 +139,7 @@ def test_predict_wrong_use(classifier, writer, tmp_path):
     assert isinstance(answered.exception, ServeError)
     assert "nothing to answer" in str(answered.exception)
     answered = run(predict, writer, text="the cat\n" + "the cat " * 99 + "\n")
-    assert "line 1 to 2" in str(answered.exception)
+    assert "line 2: a prompt of" in str(answered.exception)
     assert isinstance(run(predict, tmp_path, "x").exception, BundleError)
     answered = CliRunner().invoke(predict, [str(classifier)], input=b"the cat\n\xff\xfe\n")
     assert isinstance(answered.exception, InputError)
