@@ -63,7 +63,7 @@ def generation_spec(
     said = _said(model)
     found = _defaults(said)
     longest = found.pop("max_length", None)
-    if longest is not None and max_new_tokens is None:
+    if longest is not None and not (max_new_tokens or said.get("max_new_tokens")):
         found["max_length"] = min(longest, decoder.length)
     return GenerationSpec(
         bos_token_id=config.bos_token_id,

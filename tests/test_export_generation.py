@@ -60,7 +60,7 @@ def test_lengths():
     longest = tiny.model(SEQ2SEQ).decoder.length
     assert lengths(SEQ2SEQ, {}) == (min(64, longest), None)
     assert lengths(SEQ2SEQ, {"max_length": 11}) == (10, 11)
-    assert lengths(SEQ2SEQ, {"max_length": 11, "max_new_tokens": 7}) == (7, 11)
+    assert lengths(SEQ2SEQ, {"max_length": 11, "max_new_tokens": 7}) == (7, None)
     assert lengths(SEQ2SEQ, {"max_length": 11}, 8) == (8, None)
     assert lengths(SEQ2SEQ, {"max_length": 4096}) == (longest, longest)
     assert lengths(DECODER, {"max_length": 20})[1] == 20
