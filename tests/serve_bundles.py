@@ -118,7 +118,13 @@ def make_weights(vocabulary: int, layers: int = LAYERS, seed: int = 0) -> dict[s
 
 
 def build_decoder(
-    path: Path, weights, layout: str, layers: int = LAYERS, cross: bool = False, external=False
+    path: Path,
+    weights,
+    layout: str,
+    layers: int = LAYERS,
+    cross: bool = False,
+    external=False,
+    hidden: bool = False,
 ) -> dict:
     """A pre-norm-free decoder: same weights and same answers for both cache layouts."""
     g = Graph(weights)
@@ -191,6 +197,8 @@ def build_decoder(
             names = [f"past_key_values.{i}.encoder.{n}" for n in ("key", "value")]
             x = g("Add", x, g.attend(g.linear(x, f"{i}.cq"), *names, ones, HEADS))
         x = g("Add", x, g.linear(g("Tanh", g.linear(x, f"{i}.up")), f"{i}.down"))
+    if hidden:
+        g("Identity", x, names=["last_hidden_state"])
     g.initializers["logits_to_keep"] = numpy_helper.from_array(
         np.array(1, np.int64), "logits_to_keep"
     )
@@ -204,6 +212,8 @@ def build_decoder(
         ("attention_mask", INT, ["batch_size", "total_sequence_length"]),
     ]
     outputs = [("logits", FLOAT, ["batch_size", "kept", vocabulary])]
+    if hidden:
+        outputs.append(("last_hidden_state", FLOAT, ["batch_size", "sequence_length", WIDTH]))
     for i in range(layers):
         for n in ("key", "value"):
             axes = ["batch_size", KV_HEADS, "past_sequence_length", HEAD_DIM]
@@ -297,6 +307,11 @@ def encode(weights, ids) -> np.ndarray:
 
 def full_pass(weights, ids, layers: int = LAYERS, source=None) -> np.ndarray:
     """The decoder in numpy, one row, no cache: [T] -> logits [T, V]"""
+    return hidden_states(weights, ids, layers, source) @ weights["head"]
+
+
+def hidden_states(weights, ids, layers: int = LAYERS, source=None) -> np.ndarray:
+    """What the head reads: [T] -> [T, WIDTH]"""
     ids = np.asarray(ids)
     x = weights["tokens"][ids] + weights["positions"][: len(ids)]
     causal = np.tril(np.ones((len(ids), len(ids)), bool))
@@ -309,7 +324,7 @@ def full_pass(weights, ids, layers: int = LAYERS, source=None) -> np.ndarray:
             k, v = hidden @ weights[f"{i}.ck"], hidden @ weights[f"{i}.cv"]
             x = x + attend(q, k, v, np.ones((len(ids), len(hidden)), bool), HEADS)
         x = x + np.tanh(x @ weights[f"{i}.up"]) @ weights[f"{i}.down"]
-    return x @ weights["head"]
+    return x
 
 
 def greedy(weights, prompt, count, eos=(), source=None) -> list[int]:
@@ -381,12 +396,19 @@ def seal(folder: Path, **facts) -> Path:
     return folder
 
 
-def decoder_bundle(folder: Path, layout: str = "buffer", external: bool = True) -> Path:
+def decoder_bundle(
+    folder: Path,
+    layout: str = "buffer",
+    external: bool = True,
+    hidden: bool = False,
+    seed: int = 0,
+) -> Path:
     """A text generator of two layers with a byte-level BPE tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = bpe_tokenizer(folder)
-    weights = make_weights(tokenizer.get_vocab_size())
-    graph = build_decoder(folder / "model.onnx", weights, layout, external=external)
+    weights = make_weights(tokenizer.get_vocab_size(), seed=seed)
+    path = folder / "model.onnx"
+    graph = build_decoder(path, weights, layout, external=external, hidden=hidden)
     return seal(
         folder,
         task="text-generation",

@@ -9,7 +9,7 @@ a chunk takes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,7 +124,7 @@ class Engine:
             InputError: It does not fit the model, or could never fit this engine.
         """
         prompt, room = self.generator.prepare(request)
-        positions = len(prompt) + room - 1
+        positions = positions_of(request, prompt, room)
         if positions > self.cache.capacity:
             raise InputError(
                 f"{len(prompt)} prompt tokens and {room} new tokens need {positions} positions, "
@@ -402,6 +402,13 @@ class Engine:
         if self._reading is not None:
             self.cache.copy(self.cache.rows - 1, total)
         self.cache.resize(total + (self._reading is not None))
+
+
+def positions_of(request: Request, prompt: Sequence[int], room: int) -> int:
+    """Positions that a row of a request comes to hold: not that of the last token, unless a
+    contrastive search has to read it to choose it.
+    """
+    return len(prompt) + room - (not request.settings.penalty_alpha)
 
 
 def _of(logits: np.ndarray, rows: list[int]) -> np.ndarray:

@@ -19,7 +19,7 @@ from serve.decoding.buffers import BufferCache
 from serve.decoding.cache import Cache
 from serve.decoding.constraints import Grammar
 from serve.decoding.contrastive import ContrastiveSearch
-from serve.decoding.engine import SLOTS, Engine, Ticket
+from serve.decoding.engine import SLOTS, Engine, Ticket, positions_of
 from serve.decoding.growing import GrowCache
 from serve.decoding.prefix_cache import PrefixCache
 from serve.decoding.processing import Processors
@@ -171,7 +171,7 @@ class Generator:
             except InputError as error:
                 error.row = at
                 raise
-            positions = max(positions, len(prompt) + room - 1)
+            positions = max(positions, positions_of(request, prompt, room))
             rows += request.settings.rows
         most = max((request.settings.rows for request in requests), default=1)
         hidden = any(request.settings.penalty_alpha for request in requests)
@@ -287,8 +287,8 @@ class Generator:
             )
 
     def _room(self, prompt: int, settings: GenerationSettings) -> int:
-        """New tokens that a row may have; the last of them needs no place in the cache."""
-        most = self.max_length - prompt + 1
+        """New tokens that a row may have; see `positions_of`."""
+        most = self.max_length - prompt + (not settings.penalty_alpha)
         if most < 1:
             raise InputError(
                 f"a prompt of {prompt} tokens is longer than the model's max_length of "
