@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 """Called with the passages embedded so far, and how many there are to be embedded."""
 
 _PASSAGE_TOKENS = 200
-_AT_A_TIME = 1024  # passages, sorted by length before they are embedded
+_AT_A_TIME = 256  # passages, sorted by length before they are embedded
 _COPIED = 16384  # vectors
 
 

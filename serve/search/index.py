@@ -125,7 +125,7 @@ class Index:
             IndexFileError: The index that is there is broken or of another model.
         """
         root = Path(folder)
-        target = beside(root) if path is None else Path(path)
+        target = index_path(root) if path is None else Path(path)
         old = None if rebuild or not target.exists() else IndexFile(target)
         chosen = choose_settings(embedder, old.facts if old else None, settings)
         sources = files_of(root, chosen.suffixes, chosen.text_key)
@@ -251,9 +251,9 @@ def rerank(query: str, hits: Sequence[Hit], reranker: Scorer, top_k: int) -> lis
     return heapq.nlargest(top_k, scored, key=lambda hit: hit.score)
 
 
-def beside(folder: Path) -> Path:
+def index_path(folder: str | Path) -> Path:
     """Where the index of a folder is, unless it is said."""
-    real = folder.resolve()
+    real = Path(folder).resolve()
     if not real.name:
         raise InputError(f"{folder} has no name: say where the index shall be")
     return real.with_name(f"{real.name}.index")
