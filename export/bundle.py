@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from export.errors import ExportError
-from export.facts import created_with, tokenizer_spec
+from export.facts import created_with, problem_type, tokenizer_spec
 from export.generation_defaults import NEW_TOKENS, generation_config, generation_spec
 from export.graphs import KEEP, Graph, onnx_graphs
 from export.layouts import optimum
@@ -329,6 +329,7 @@ def _manifest(model: TaskModel, name: str, **facts: Any) -> Manifest:
     return Manifest(
         name=name,
         labels=model.labels,
+        problem_type=problem_type(model),
         pooling=head.get("pooling"),
         normalize=head.get("normalize"),
         cache=_cache_spec(model, facts["target"]),

@@ -1,9 +1,9 @@
 """What an exported folder says of the model beside its graphs, whatever the format."""
 
 import importlib.metadata
-from typing import Any
+from typing import Any, get_args
 
-from serve.bundle.manifest import TokenizerSpec
+from serve.bundle.manifest import ProblemType, TokenizerSpec
 from zoo import __version__
 from zoo.tasks import TaskModel
 
@@ -18,6 +18,13 @@ def tokenizer_spec(model: TaskModel, tokenizer: Any) -> TokenizerSpec | None:
         max_length=min(longest, getattr(tokenizer, "model_max_length", None) or longest),
         mask_token_id=tokenizer.mask_token_id,
     )
+
+
+def problem_type(model: TaskModel) -> Any:
+    """A `ProblemType`, or None where the checkpoint that a classifier was read from says none."""
+    config = (model.pretrained or {}).get("config", {})
+    found = config.get("problem_type") if model.task == "text-classification" else None
+    return found if found in get_args(ProblemType) else None
 
 
 def created_with(*packages: str) -> dict[str, str]:
