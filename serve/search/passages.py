@@ -81,8 +81,20 @@ def cut(text: str, offsets: Offsets, tokens: int, overlap: int) -> Iterator[tupl
             yield start, stop
         if end == len(offsets):
             return
-        within = range(end - overlap, end - overlap // 2 + 1)
-        first = max(within, key=lambda at: (border(text, offsets, at), -at))
+        first = _beginning(text, offsets, end, overlap)
+
+
+def _beginning(text: str, offsets: Offsets, end: int, overlap: int) -> int:
+    """Where the passage behind one that ended at token `end` begins.
+
+    At the best border that leaves at least half of the overlap, else at the first one of words.
+    """
+    wide = range(end - overlap, end - overlap // 2 + 1)
+    best = max(wide, key=lambda at: (border(text, offsets, at), -at))
+    if border(text, offsets, best) == NONE:
+        words = (at for at in range(wide.stop, end + 1) if border(text, offsets, at) > NONE)
+        return next(words, best)
+    return best
 
 
 def border(text: str, offsets: Offsets, at: int) -> int:
