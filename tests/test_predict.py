@@ -13,6 +13,7 @@ from serve.commands.progress import Progress
 from serve.commands.task_options import TASK_OPTIONS, in_options, option_names
 from serve.errors import InputError
 from serve.pipelines import PIPELINES, pipeline_class
+from serve.pipelines.encoder import EncoderPipeline
 
 BIO = ["O", "B-X", "I-X"]
 INFERENCE = ["contradiction", "neutral", "entailment"]
@@ -78,14 +79,17 @@ def defaults(task):
     return {"candidate_labels": "boat"} if task else {}
 
 
-def test_every_option_belongs_to_a_task(bundle):
-    known = set()
+def test_options_and_settings_are_the_same(bundle):
+    manifest = serve.Manifest.load(bundle("fill-mask"))
+    known, of_encoders = set(), set()
     for task, row in PIPELINES.items():
-        if row.bundles[0] in ("text-generation", "text2text-generation"):
-            continue
-        manifest = serve.Manifest.load(bundle(row.bundles[0]))
-        known |= set(pipeline_class(manifest, task).setting_names())
+        kind = pipeline_class(manifest.model_copy(update={"task": row.bundles[0]}), task)
+        known |= set(kind.setting_names())
+        if issubclass(kind, EncoderPipeline):
+            of_encoders |= set(kind.setting_names())
+    options = {param.name for param in predict.params}
     assert set(TASK_OPTIONS) <= known
+    assert of_encoders <= options
 
 
 def test_dicts_as_json(bundle):
@@ -108,6 +112,7 @@ def test_wrong_use(bundle):
     assert done.exit_code == 2
     assert "--aggregation means nothing to the task text-classification" in done.output
     assert "--threshold" in done.output.split("which takes")[1]
+    assert "--draft means nothing" in run(classifier, "x", "--draft", "y").output
     done = run(classifier, "x", "--task", "fill-mask")
     assert done.exit_code == 2
     assert "--task fill-mask, which needs a bundle of fill-mask" in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import click
 
+from serve.commands.generation_options import generation_options
 from serve.commands.progress import Progress
 from serve.commands.shared import bundle_argument, quiet_ends
 from serve.commands.task_options import given_settings, in_options, option_names, task_options
@@ -24,17 +26,15 @@ from serve.errors import InputError
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--task", help="What to do, where the bundle can do more than it was made for.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
-@click.option("--top-k", type=click.IntRange(1), help="Draw among (or show) the k likeliest.")
 @task_options
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens to generate.")
-@click.option("--temperature", type=float, help="Draw at random; below 1 is more certain.")
-@click.option("--top-p", type=float, help="Draw among the likeliest that hold this probability.")
-@click.option("--seed", type=click.IntRange(0), help="Make the draw repeatable.")
-@click.option("--stop", multiple=True, help="Text that ends the answer; may be given again.")
+@generation_options
 @click.option("--stream", is_flag=True, help="Show generated text as it comes.")
 @click.option("--provider", "providers", multiple=True, help="Execution provider: cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads inside an operator.")
 @click.option("--batch-size", type=click.IntRange(1), help="Most texts per run of the model.")
+@click.option(
+    "--draft", metavar="BUNDLE", help="A smaller model of the same tokens, to write ahead."
+)
 @quiet_ends
 def predict(
     bundle: str,
@@ -45,6 +45,7 @@ def predict(
     providers: tuple[str, ...],
     threads: int | None,
     batch_size: int | None,
+    draft: str | None,
     **options: Any,
 ) -> None:
     """Answer every TEXT, or every line of standard input, with a BUNDLE.
@@ -66,10 +67,10 @@ def predict(
     except InputError as error:
         raise click.UsageError(in_options(error.message, names)) from error
     task = task or manifest.task
-    _refuse_options(kind, task, settings, stream)
-    pipeline = load(bundle, task, providers=providers or None, threads=threads)
-    if batch_size:
-        pipeline.batch_size = batch_size
+    choices: dict[str, Any] = {"batch_size": batch_size, "draft": draft}
+    choices = {name: value for name, value in choices.items() if value is not None}
+    _refuse_options(kind, task, {**settings, **choices}, stream)
+    pipeline = load(bundle, task, providers=providers or None, threads=threads, **choices)
     lines = _Lines(kind, texts)
     try:
         pipeline.settings(**settings)
@@ -193,9 +194,9 @@ def _lines_of_input() -> Iterator[str]:
 
 def _refuse_options(kind: type[Any], task: str, settings: dict[str, Any], stream: bool) -> None:
     """Options that mean nothing to the task are wrong use, not something to overlook."""
-    known = kind.setting_names()
+    known = [*kind.setting_names(), *inspect.signature(kind).parameters]
     names = option_names(predict)
-    wrong = [names[setting][0] for setting in settings if known and setting not in known]
+    wrong = [names[setting][0] for setting in settings if setting not in known]
     if stream and not hasattr(kind, "stream"):
         wrong.append("--stream")
     if wrong:

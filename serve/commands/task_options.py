@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from serve.commands.generation_options import collect
+
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -17,6 +19,10 @@ TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
             "metavar": "windows|cut|error",
             "help": "What to do with texts longer than the model reads.",
         },
+    ),
+    "instruction": (
+        "--instruction",
+        {"help": "Text put before every text, such as 'summarize: '."},
     ),
     "stride": ("--stride", {"type": int, "help": "Tokens that windows of a long text share."}),
     "multi_label": (
@@ -58,6 +64,10 @@ TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--no-answer-threshold",
         {"type": float, "help": "How much likelier than an answer none must be."},
     ),
+    "scores": (
+        "--scores",
+        {"metavar": "probability|raw", "help": "What documents are sorted and shown by."},
+    ),
     "pooling": (
         "--pooling",
         {"metavar": "mean|cls|max|last|none", "help": "How states of tokens become a vector."},
@@ -85,8 +95,9 @@ def task_options(command: _Command) -> _Command:
 
 
 def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from a command's options: those that were given."""
-    settings = {name: value for name, value in options.items() if value not in (None, ())}
+    """Settings of tasks and of generation from a command's options: those that were given."""
+    settings = {name: options[name] for name in TASK_OPTIONS if options.get(name) not in (None, ())}
+    settings |= collect(options)
     if "candidate_labels" in settings and len(settings["candidate_labels"]) == 1:
         settings["candidate_labels"] = settings["candidate_labels"][0]
     return settings

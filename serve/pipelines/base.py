@@ -28,13 +28,13 @@ class Pipeline(ABC):
 
     manifest: Manifest
     batch_size: int
+    settings_type: type[Any]  # a dataclass, where the settings are one
     read_ahead: int | None = None
 
     @classmethod
     def setting_names(cls) -> list[str]:
-        """What `settings` takes; empty where only the opened pipeline knows."""
-        kind = getattr(cls, "settings_type", None)
-        return [] if kind is None else [field.name for field in fields(kind)]
+        """What `settings` takes."""
+        return [field.name for field in fields(cls.settings_type)]
 
     @classmethod
     def input_keys(cls) -> tuple[tuple[str, ...], ...]:
