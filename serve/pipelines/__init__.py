@@ -24,6 +24,7 @@ class Row(NamedTuple):
 
 
 PIPELINES: dict[str, Row] = {
+    "chat": Row("chat", "ChatPipeline", ("text-generation",)),
     "feature-extraction": Row("embedding", "FeatureExtractor", ("feature-extraction",)),
     "fill-mask": Row("fill_mask", "MaskFiller", ("fill-mask",)),
     "question-answering": Row("question_answering", "QuestionAnswerer", ("question-answering",)),
