@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 SIZES: dict[str, dict[str, Any]] = {
     "bert-base": {
         "task": "feature-extraction",
@@ -73,18 +75,39 @@ SIZES: dict[str, dict[str, Any]] = {
 ROLES = ("pad_token", "bos_token", "eos_token", "unk_token", "mask_token")
 
 
-def build(name: str) -> Any:
-    """The Keras model of a size."""
+def build(name: str, **facts: Any) -> Any:
+    """The Keras model of a size; `facts` of its config may be others."""
     import zoo
 
     size = SIZES[name]
     names = {"text-generation": "DecoderConfig", "text2text-generation": "EncoderDecoderConfig"}
     cls = getattr(zoo, names.get(size["task"], "EncoderConfig"))
-    return zoo.TaskModel(cls(**size["config"]), size["task"])
+    return zoo.TaskModel(cls(**{**size["config"], **facts}), size["task"])
 
 
-def save(name: str, folder: str) -> None:
-    """Writes a size as a Hugging Face folder, with a tokenizer that has a word for every row."""
+def circle(model: Any, period: int) -> None:
+    """Gives a decoder weights with which it writes token t + 1 behind token t, and, behind the last
+    of `period` tokens, their first: a text that repeats itself.
+
+    The states are little more than the newest token's embedding, which is what the head has for the
+    token behind it. Speed does not depend on any of it.
+    """
+    table = model.decoder.embeddings.tokens.table
+    values = np.random.default_rng(0).normal(0.0, 50.0, table.shape).astype("float32")
+    table.assign(values)
+    tokens = np.arange(len(values))
+    before = tokens - 1 + period * (tokens % period == 0)
+    model.head.kernel.kernel.assign(values[np.minimum(before, tokens[-1])].T / 50.0)
+
+
+def save(name: str, folder: str, circling: int = 0) -> None:
+    """Writes a size as a Hugging Face folder, with a tokenizer that has a word for every row.
+
+    Args:
+        name: The size.
+        folder: The folder to make.
+        circling: See `circle`; 0 for weights that mean nothing.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     import zoo
@@ -95,6 +118,8 @@ def save(name: str, folder: str) -> None:
     vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=roles["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    model = build(name)
+    model = build(name, **({"tie_embeddings": False} if circling else {}))
+    if circling:
+        circle(model, circling)
     model.tokenizer = zoo.Tokenizer(tokenizer, roles)
     model.save_pretrained(folder, model_type=SIZES[name]["model_type"])

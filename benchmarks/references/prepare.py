@@ -1,6 +1,7 @@
 """Makes the references' forms of a checkpoint, in their own environment.
 
 python prepare.py optimum CHECKPOINT OUT      (prints the seconds of the export itself)
+python prepare.py optimum-translator CHECKPOINT OUT
 python prepare.py optimum-int8 OPTIMUM OUT
 python prepare.py genai-int4 CHECKPOINT OUT
 """
@@ -19,6 +20,12 @@ def optimum(checkpoint: str, out: str) -> None:
     print(time.perf_counter() - started)
 
 
+def optimum_translator(checkpoint: str, out: str) -> None:
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
+    ORTModelForSeq2SeqLM.from_pretrained(checkpoint, export=True).save_pretrained(out)
+
+
 def optimum_int8(folder: str, out: str) -> None:
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
@@ -34,7 +41,12 @@ def genai_int4(checkpoint: str, out: str) -> None:
     runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
 
 
+FORMS = {
+    "optimum": optimum,
+    "optimum-translator": optimum_translator,
+    "optimum-int8": optimum_int8,
+    "genai-int4": genai_int4,
+}
+
 if __name__ == "__main__":
-    {"optimum": optimum, "optimum-int8": optimum_int8, "genai-int4": genai_int4}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    FORMS[sys.argv[1]](*sys.argv[2:])
