@@ -13,6 +13,7 @@ from zoo.text import kinds, slow
 from zoo.text.json_file import read_json, write_atomically
 
 CHAT_TEMPLATE = "chat_template.jinja"
+NAMED_TEMPLATES = "additional_chat_templates"
 # Says nothing, or only about files that are not kept.
 UNKEPT = ("auto_map", "name_or_path", "tokenizer_file", "vocab_file", "special_tokens_map_file")
 # Classes of `transformers` that do not read tokenizer.json.
@@ -71,6 +72,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     template = folder / CHAT_TEMPLATE
     if template.is_file():
         config["chat_template"] = template.read_text(encoding="utf-8")
+    named = sorted((folder / NAMED_TEMPLATES).glob("*.jinja"))
+    if named:  # as older files have them: all in a list
+        given = config.get("chat_template")
+        if isinstance(given, str):
+            given = [{"name": "default", "template": given}]
+        listed = {entry["name"]: entry["template"] for entry in given or []}
+        listed |= {path.stem: path.read_text(encoding="utf-8") for path in named}
+        config["chat_template"] = [{"name": n, "template": text} for n, text in listed.items()]
     return config
 
 
