@@ -7,14 +7,15 @@ Scores, the moments at which a search ends and the order of its answers are thos
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from serve.decoding.constraints import Matcher
 from serve.decoding.request import Completion
-from serve.decoding.sampling import TokenLogprobs, log_softmax, top, warp
-from serve.decoding.search import Move, Search, Task
+from serve.decoding.sampling import TokenLogprobs, log_softmax, log_softmax_at, top, warp
+from serve.decoding.search import Move, Search, Task, scored
 
 
 @dataclass
@@ -52,21 +53,14 @@ class BeamSearch(Search):
             for _ in range(settings.num_beam_groups)
         ]
 
-    def advance(self, logits: np.ndarray, states: np.ndarray | None = None) -> Move | None:
+    def advance(
+        self, logits: Sequence[np.ndarray], states: np.ndarray | None = None
+    ) -> Move | None:
         """Go on with the best continuations of every group."""
-        processed = [
-            [
-                self._processed(logits[row], one)
-                for row, one in zip(rows, group.running, strict=True)
-            ]
-            for group, rows in self._rows(len(logits))
-        ]
         chosen: Counter[int] = Counter()
         parents, tokens = [], []
-        for (group, rows), scores in zip(self._rows(len(logits)), processed, strict=True):
-            if group.ended:
-                continue
-            picked = group.advance(scores, [logits[row] for row in rows], chosen)
+        for group, rows in self._rows():
+            picked = group.advance([logits[row] for row in rows], chosen)
             parents += [rows[parent] for parent, _ in picked]
             tokens += [token for _, token in picked]
             chosen.update(token for _, token in picked)
@@ -88,11 +82,7 @@ class BeamSearch(Search):
             for one in found[: settings.num_return_sequences]
         ]
 
-    def _processed(self, logits: np.ndarray, one: _Hypothesis) -> np.ndarray:
-        scores = self._scores(log_softmax(logits), one.tokens, one.matcher)
-        return warp(scores, self.task.settings) if self.task.settings.do_sample else scores
-
-    def _rows(self, count: int) -> list[tuple[_Group, list[int]]]:
+    def _rows(self) -> list[tuple[_Group, list[int]]]:
         """The groups under way, with the rows of their hypotheses."""
         rows, at = [], 0
         for group in self._groups:
@@ -117,27 +107,18 @@ class _Group:
         ends = max(2, 1 + len(task.settings.eos_token_id))
         self._kept = ends * size  # enough that `size` remain where as many end as can
 
-    def advance(
-        self, scores: list[np.ndarray], logits: list[np.ndarray], chosen: Counter[int]
-    ) -> list[tuple[int, int]]:
+    def advance(self, logits: list[np.ndarray], chosen: Counter[int]) -> list[tuple[int, int]]:
         """Go on by one step.
 
         Args:
-            scores: Processed log-probabilities of the next token, a row of each running hypothesis.
-            logits: The model's own of the same rows.
+            logits: The model's, a row of each running hypothesis.
             chosen: How often earlier groups chose each token in this step.
 
         Returns:
             (parent, token) of the hypotheses that run on.
         """
         settings = self.task.settings
-        penalty = settings.diversity_penalty
-        if penalty and chosen:
-            scores = [np.array(row) for row in scores]
-            for row in scores:
-                for token, count in chosen.items():
-                    row[token] -= penalty * count
-        candidates = self._candidates(scores)
+        candidates = self._candidates(logits, chosen)
         for one in candidates:
             one.reason = self._reason(one)
         length = len(self.running[0].tokens) + 1
@@ -170,21 +151,48 @@ class _Group:
             for one in self.running
         ]
 
-    def _candidates(self, scores: list[np.ndarray]) -> list[_Candidate]:
+    def _candidates(self, logits: list[np.ndarray], chosen: Counter[int]) -> list[_Candidate]:
         """The best continuations of all hypotheses, best first; or as many drawn ones."""
-        values, places = [], []
-        for parent, row in enumerate(scores):
-            row = row + np.float32(self.running[parent].score)
-            keyed = row
-            if self.task.settings.do_sample:  # the top of these is a draw without putting back
-                keyed = row + self._random.gumbel(size=row.shape).astype(np.float32)
-            for token in top(keyed, min(self._kept, row.size)).tolist():
-                if row[token] > -np.inf:
-                    values.append(float(keyed[token]))
-                    places.append(_Candidate(parent, token, float(row[token])))
-        order = np.argsort(-np.array(values), kind="stable")[: self._kept]
+        keys, places = [], []
+        for parent, row in enumerate(logits):
+            before = np.float32(self.running[parent].score)
+            tokens, values, own = self._best(row, self.running[parent], chosen)
+            for token, value, key in zip(tokens.tolist(), values, own, strict=True):
+                if value > -np.inf:
+                    keys.append(float(before + key))
+                    places.append(_Candidate(parent, token, float(before + value)))
+        order = np.argsort(-np.array(keys), kind="stable")[: self._kept]
         found = [places[at] for at in order.tolist()]
         return sorted(found, key=lambda one: -one.score)
+
+    def _best(
+        self, logits: np.ndarray, one: _Hypothesis, chosen: Counter[int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The tokens that may come to be chosen behind a hypothesis.
+
+        Returns:
+            Tokens, their processed log-probabilities, and what they are ranked by.
+        """
+        settings = self.task.settings
+        count = min(self._kept, logits.size)
+        penalty = settings.diversity_penalty if chosen else 0.0
+        plain = self.task.processors.idle and one.matcher is None
+        if plain and not settings.do_sample and not penalty:  # no need of a whole row
+            tokens = top(logits, count)
+            values = log_softmax_at(logits, tokens)
+            return tokens, values, values
+        scores = scored(self.task, log_softmax(logits), one.tokens, one.matcher, own=True)
+        if settings.do_sample:
+            scores = warp(scores, settings)
+        if penalty:
+            scores = np.array(scores)
+            for token, times in chosen.items():
+                scores[token] -= penalty * times
+        keys = scores
+        if settings.do_sample:  # the top of these is a draw without putting back
+            keys = scores + self._random.gumbel(size=scores.shape).astype(np.float32)
+        tokens = top(keys, count)
+        return tokens, scores[tokens], keys[tokens]
 
     def _reason(self, one: _Candidate) -> str | None:
         if one.token in self.task.settings.eos_token_id:
@@ -200,8 +208,8 @@ class _Group:
             matcher = parent.matcher.fork()
             matcher.advance(one.token)
         if self.task.settings.logprobs is not None:
-            raw = log_softmax(logits[one.parent])
-            logprobs = (*logprobs, TokenLogprobs(one.token, float(raw[one.token]), ()))
+            [value] = log_softmax_at(logits[one.parent], np.array([one.token]))
+            logprobs = (*logprobs, TokenLogprobs(one.token, float(value), ()))
         return _Hypothesis([*parent.tokens, one.token], score, matcher, logprobs, one.reason)
 
     def _may_improve(self, best: float, length: int) -> bool:

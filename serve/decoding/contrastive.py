@@ -6,11 +6,13 @@ whose probability, less how much its hidden state resembles one before it, is gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from serve.decoding.request import Completion
 from serve.decoding.sampling import TokenLogprobs, log_softmax, token_logprobs, top
-from serve.decoding.search import Move, Search, Task
+from serve.decoding.search import Move, Search, Task, scored
 
 
 class ContrastiveSearch(Search):
@@ -29,7 +31,9 @@ class ContrastiveSearch(Search):
         self._likely = np.zeros(0, np.float32)
         self._logits = np.zeros(0, np.float32)  # what the candidates were chosen by
 
-    def advance(self, logits: np.ndarray, states: np.ndarray | None = None) -> Move | None:
+    def advance(
+        self, logits: Sequence[np.ndarray], states: np.ndarray | None = None
+    ) -> Move | None:
         """Choose among the candidates, and find those of the next step."""
         self.fresh = []
         if states is None:
@@ -65,7 +69,7 @@ class ContrastiveSearch(Search):
 
     def _look(self, logits: np.ndarray, parent: int) -> Move | None:
         """The likeliest tokens behind a row, each in a row of its own."""
-        scores = self._scores(logits, self._tokens, self._matcher)
+        scores = scored(self.task, logits, self._tokens, self._matcher)
         found = top(scores, min(self.task.settings.top_k or 1, scores.size))
         self._candidates = found[scores[found] > -np.inf]
         if not len(self._candidates):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SLOTS = 16
 CHUNK = 256
-_ROWS_FOR_READER = 6  # from so many rows on the graph that reads prompts also steps faster
+_ROWS_FOR_READER = 5  # from so many rows on the graph that reads prompts also steps faster
 
 
 class Ticket:
@@ -263,7 +263,7 @@ class Engine:
         for line, (ticket, row) in enumerate(zip(tickets, rows, strict=True)):
             if self.prefixes is not None:
                 self.prefixes.keep(self.cache, row, ticket._prompt)
-            move = ticket.search.advance(logits[line : line + 1])
+            move = ticket.search.advance([logits[line]])
             events += self._decided(ticket)
             if move is None:
                 self._end(ticket, events)
@@ -308,7 +308,7 @@ class Engine:
         freed: list[int] = []
         for ticket in list(self._running):
             own = None if states is None else states[ticket._rows]
-            move = ticket.search.advance(_of(logits, ticket._rows), own)
+            move = ticket.search.advance([logits[row] for row in ticket._rows], own)
             events += self._decided(ticket)
             if move is None:
                 self._running.remove(ticket)
@@ -335,7 +335,7 @@ class Engine:
         events: list[Event] = []
         right = 0
         for at, line in enumerate(logits):
-            move = ticket.search.advance(line[None])
+            move = ticket.search.advance([line])
             events += self._decided(ticket)
             if move is None:
                 self._running.remove(ticket)
@@ -409,10 +409,3 @@ def positions_of(request: Request, prompt: Sequence[int], room: int) -> int:
     contrastive search has to read it to choose it.
     """
     return len(prompt) + room - (not request.settings.penalty_alpha)
-
-
-def _of(logits: np.ndarray, rows: list[int]) -> np.ndarray:
-    """The logits of some rows; a view where they lie side by side."""
-    if rows == list(range(rows[0], rows[0] + len(rows))):
-        return logits[rows[0] : rows[0] + len(rows)]
-    return logits[rows]

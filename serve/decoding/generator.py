@@ -162,9 +162,9 @@ class Generator:
         rows = zip(input_ids, settings, prefixes, strict=True)
         return [Request(ids, one, begun) for ids, one, begun in rows]
 
-    def engine_for(self, requests: Sequence[Request], slots: int = SLOTS) -> Engine:
-        """An engine just large enough for some requests, `slots` of their rows at a time."""
-        positions, rows = 1, 0
+    def engine_for(self, requests: Sequence[Request], together: int = SLOTS) -> Engine:
+        """An engine just large enough for some requests, `together` of them at a time."""
+        positions = 1
         for at, request in enumerate(requests):
             try:
                 prompt, room = self.prepare(request)
@@ -172,10 +172,9 @@ class Generator:
                 error.row = at
                 raise
             positions = max(positions, positions_of(request, prompt, room))
-            rows += request.settings.rows
-        most = max((request.settings.rows for request in requests), default=1)
+        rows = sorted((request.settings.rows for request in requests), reverse=True)
         hidden = any(request.settings.penalty_alpha for request in requests)
-        return Engine(self, max(1, min(rows, max(slots, most))), positions, hidden=bool(hidden))
+        return Engine(self, max(1, sum(rows[:together])), positions, hidden=bool(hidden))
 
     def start(
         self,

@@ -99,12 +99,21 @@ def warp(scores: np.ndarray, settings: GenerationSettings) -> np.ndarray:
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax over the last axis; rows of -inf stay so. float32 [..., size]."""
-    best = scores.max(-1, keepdims=True)
-    best = np.where(best > -np.inf, best, np.float32(0))
+    """Logarithms of the softmax of one row, a new array; a row of -inf stays so. float32 [size]."""
+    best = scores.max()
+    if best == -np.inf:
+        return np.array(scores)
+    shifted: np.ndarray = scores - best
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
+
+
+def log_softmax_at(scores: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """`log_softmax` of one row, at some ids only: [vocabulary], [ids] -> float32 [ids]."""
+    best = scores.max()
     shifted = scores - best
-    mass = np.exp(shifted).sum(-1, keepdims=True)
-    return shifted - np.log(mass, out=np.zeros_like(mass), where=mass > 0)
+    np.exp(shifted, out=shifted)
+    return scores[ids] - best - np.log(shifted.sum())
 
 
 def token_logprobs(logits: np.ndarray, token: int, count: int) -> TokenLogprobs:
@@ -232,11 +241,14 @@ def _nearest(
 
 
 def _at_least(kept: np.ndarray, keys: np.ndarray, least: int) -> np.ndarray:
-    """Rising places of what is kept, with the smallest keys where that is fewer than `least`."""
+    """Rising places of what is kept; where that is fewer than `least`, of the smallest keys."""
     places = np.flatnonzero(kept)
     if len(places) >= least:
         return places
-    return np.flatnonzero(kept | (keys <= np.partition(keys, least - 1)[least - 1]))
+    bound = np.partition(keys, least - 1)[least - 1]
+    below = np.flatnonzero(keys < bound)
+    equal = np.flatnonzero(keys == bound)
+    return np.sort(np.concatenate([below, equal[len(equal) + len(below) - least :]]))
 
 
 _WARPERS = (("top_p", _nucleus), ("min_p", _likely), ("typical_p", _typical))

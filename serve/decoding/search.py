@@ -83,11 +83,13 @@ class Search(ABC):
         self.fresh: list[tuple[int, int]] = []
 
     @abstractmethod
-    def advance(self, logits: np.ndarray, states: np.ndarray | None = None) -> Move | None:
+    def advance(
+        self, logits: Sequence[np.ndarray], states: np.ndarray | None = None
+    ) -> Move | None:
         """Go on by one step.
 
         Args:
-            logits: [rows, vocabulary]; at first one row, the prompt's.
+            logits: [vocabulary] of each row; at first one row, the prompt's.
             states: Hidden states where `needs_hidden`, [rows, width]; none at first.
 
         Returns:
@@ -102,17 +104,29 @@ class Search(ABC):
     def completions(self, reason: str = "cancelled") -> list[Completion]:
         """The answers, best first; `reason` is given to those that have not ended."""
 
-    def _scores(
-        self, logits: np.ndarray, tokens: Sequence[int], matcher: Matcher | None
-    ) -> np.ndarray:
-        """Scores of the next token, [vocabulary]."""
-        processors = self.task.processors
-        scores = logits
-        if not processors.idle or matcher is not None:
-            scores = processors(np.array(logits, np.float32), tokens)
-        if matcher is not None:
-            matcher.mask(scores)
+
+def scored(
+    task: Task,
+    scores: np.ndarray,
+    tokens: Sequence[int],
+    matcher: Matcher | None,
+    own: bool = False,
+) -> np.ndarray:
+    """Scores of the next token, [vocabulary], behind what a request's rules and grammar change.
+
+    Args:
+        task: The request's.
+        scores: The model's, float32.
+        tokens: The sequence so far.
+        matcher: Where the sequence is in its grammar.
+        own: The scores are the caller's own, and may be changed in place.
+    """
+    if task.processors.idle and matcher is None:
         return scores
+    scores = task.processors(scores if own else np.array(scores, np.float32), tokens)
+    if matcher is not None:
+        matcher.mask(scores)
+    return scores
 
 
 @dataclass
@@ -141,7 +155,9 @@ class Sampling(Search):
         ]
         self._live = list(range(len(self._sequences)))
 
-    def advance(self, logits: np.ndarray, states: np.ndarray | None = None) -> Move | None:
+    def advance(
+        self, logits: Sequence[np.ndarray], states: np.ndarray | None = None
+    ) -> Move | None:
         """Choose a token for every sequence that is under way."""
         self.fresh = []
         parents, tokens, live = [], [], []
@@ -174,7 +190,7 @@ class Sampling(Search):
     def _choose(self, one: _Drawn, logits: np.ndarray) -> int | None:
         """The next token; None where it ends the sequence and is no part of it."""
         settings = self.task.settings
-        scores = self._scores(logits, one.tokens, one.matcher)
+        scores = scored(self.task, logits, one.tokens, one.matcher)
         token = int(scores.argmax())
         if scores[token] == -np.inf:
             one.reason = "constraint"

@@ -44,7 +44,7 @@ class TextGenerator(Pipeline):
     Args:
         manifest: The bundle.
         options: How to run its graphs.
-        batch_size: Rows that are generated together; a prompt takes one, with beams one for each.
+        batch_size: Most prompts that are answered together.
         batched_steps: As for `Generator`.
         prefix_cache: Bytes of keys and values of prompts' beginnings to keep for later prompts that
             begin alike; 0 keeps none.
