@@ -20,7 +20,7 @@ NEW_TOKENS = 64
 log = logging.getLogger(__name__)
 
 _IDS = {"bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"}
-_OWN = {*_IDS, "max_new_tokens", "language_tokens"}
+_OWN = {*_IDS, "max_new_tokens", "language_tokens", "tasks"}
 _DEFAULTS = sorted(set(GenerationSpec.model_fields) - _OWN)
 _OFF: dict[str, tuple[Any, ...]] = {
     "top_k": (0,),
@@ -73,13 +73,14 @@ def generation_spec(
         decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
         max_new_tokens=_most(model, max_new_tokens, said, longest),
         language_tokens={} if tokenizer is None else language_tokens(tokenizer),
+        tasks=_tasks(model),
         **found,
     )
 
 
 def generation_config(spec: GenerationSpec) -> dict[str, Any]:
     """`generation_config.json` of a bundle, in the words of Hugging Face."""
-    facts = spec.model_dump(exclude_none=True, exclude={"language_tokens"})
+    facts = spec.model_dump(exclude_none=True, exclude={"language_tokens", "tasks"})
     if "stop" in facts:
         facts["stop_strings"] = facts.pop("stop")
     return facts
@@ -106,6 +107,13 @@ def _said(model: TaskModel) -> dict[str, Any]:
         return own
     config = pretrained.get("config") or {}
     return {name: config[name] for name in GENERATION if config.get(name) is not None}
+
+
+def _tasks(model: TaskModel) -> dict[str, dict[str, Any]]:
+    """What the checkpoint says of tasks, as T5's do: the prefix of the input, lengths, beams."""
+    config = (model.pretrained or {}).get("config") or {}
+    said = config.get("task_specific_params") or {}
+    return {name: facts for name, facts in said.items() if isinstance(facts, dict)}
 
 
 def _defaults(said: dict[str, Any]) -> dict[str, Any]:

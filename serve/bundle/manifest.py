@@ -133,6 +133,8 @@ class GenerationSpec(Part):
     stop: list[str] = Field(default_factory=list)
     language_tokens: dict[str, int] = Field(default_factory=dict)
     """The token of each language that a multilingual model reads or writes: `{"fr_XX": 250008}`."""
+    tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What the checkpoint says of tasks by name: an instruction ("prefix"), lengths, beams."""
 
     @model_serializer(mode="wrap")
     def _short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:

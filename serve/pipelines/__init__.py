@@ -32,9 +32,11 @@ PIPELINES: dict[str, Row] = {
     "sentence-similarity": Row(
         "embedding", "SentenceEmbedder", ("sentence-similarity", "feature-extraction")
     ),
+    "summarization": Row("text_to_text", "Summarizer", ("text2text-generation",)),
     "text-classification": Row("classification", "TextClassifier", ("text-classification",)),
     "text-generation": Row("text_generation", "TextGenerator", ("text-generation",)),
     "text2text-generation": Row("text_generation", "Text2TextGenerator", ("text2text-generation",)),
+    "translation": Row("text_to_text", "Translator", ("text2text-generation",)),
     "zero-shot-classification": Row("zero_shot", "ZeroShotClassifier", ("text-classification",)),
     "token-classification": Row(
         "token_classification", "TokenClassifier", ("token-classification",)
