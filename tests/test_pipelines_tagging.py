@@ -241,3 +241,6 @@ def test_words_end_at_spaces_where_the_tokenizer_knows_none():
     words = [text[w[0].start : w[-1].end].strip() for w in words_of(text, tokens)]
     assert words == ["New", "York", "is", "🙂🙂", "big"]
     assert len(words_of(text, tokens, given=True)) == 1
+    lone = [ScoredToken(start, end, word, np.zeros(2)) for start, end, word in
+            [(0, 0, 0), (0, 3, 0), (4, 4, 1), (4, 8, 1), (8, 9, 1)]]  # fmt: skip
+    assert [len(word) for word in words_of("New York", lone)] == [2, 3]  # tokens of a space alone

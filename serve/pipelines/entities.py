@@ -43,16 +43,16 @@ def words_of(
         given: The words were given, so that the tokenizer's word is the only one.
     """
     groups: list[list[ScoredToken]] = []
-    word, end = None, 0
+    word, start = None, -1
     for token in tokens:
         around = text[max(0, token.start - 1) : token.start + 1]
-        whole = end <= token.start < token.end  # not a part of a character that is split
-        spaced = not given and whole and any(map(str.isspace, around))
+        goes_on = token.start == start  # behind a mark of space, or part of a character
+        spaced = not given and not goes_on and any(map(str.isspace, around))
         if groups and not spaced and token.word is not None and token.word == word:
             groups[-1].append(token)
         else:
             groups.append([token])
-        word, end = token.word, token.end
+        word, start = token.word, token.start
     return groups
 
 
