@@ -29,13 +29,29 @@ FILE = "answers.json"
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 INFERENCE = ["contradiction", "neutral", "entailment"]
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
-WORDS = (
-    "The cat seaboat milk honeysun x sat red Dänemark Ångström looked bread. (old) house, 12,50 "
-    "wind's Montréal's it!"
-).split()
+WORDS = [
+    "The",
+    "cat",
+    "seaboat",
+    "milk",
+    "honeysun",
+    "x",
+    "sat",
+    "red",
+    "Dänemark",
+    "Ångström",
+    "looked",
+    "bread.",
+    "(old)",
+    "house,",
+    "12,50",
+    "wind's",
+    "Montréal's",
+    "it!",
+]
 PLAIN = [word for word in WORDS if word.isascii() and word.isalpha()]
-"""Where a word ends, transformers guesses by spaces for tokenizers without marks of continuation, and
-takes tokens that hold half a character, or nothing but a space, for words: `serve` does not."""
+"""Where a word ends, transformers guesses by spaces for tokenizers without marks of continuation,
+and takes tokens that hold half a character, or nothing but a space, for words: `serve` does not."""
 SPECIAL = 5
 """Ids below are special tokens."""
 LABELS = ["the sea", "bread and milk", "a cold wind", "an old house"]
