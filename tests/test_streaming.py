@@ -162,3 +162,20 @@ def test_a_long_answer_is_not_decoded_again(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenizer, "decode", lambda ids: seen.append(len(ids)) or decode(ids))
     StopMatcher(tokenizer, ["END"]).ends(encoding.ids)
     assert max(seen) < 20
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_what_goes_on_from_a_text_keeps_its_space(make, tmp_path):
+    tokenizer = make(tmp_path)
+    spaces = 0
+    for ids in rows_of(tokenizer, 60):
+        for cut in range(1, len(ids), 3):
+            begun = tokenizer.decode(ids[:cut])
+            whole = tokenizer.decode(ids)
+            if "\ufffd" in begun + whole or not whole.startswith(begun):
+                continue  # the cut goes through a character
+            detokenizer = Detokenizer(tokenizer, ids[:cut])
+            pieces = [*map(detokenizer.push, ids[cut:]), detokenizer.finish()]
+            assert begun + "".join(pieces) == whole
+            spaces += whole[len(begun) : len(begun) + 1] == " "
+    assert spaces > 5

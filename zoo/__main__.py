@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Check a bundle's files and replay its reference values.",
     ),
     "predict": ("serve.commands.predict", "predict", "Answer texts from a bundle."),
+    "chat": ("serve.commands.chat", "chat", "Talk with a bundle of a model that writes."),
     "search": ("serve.commands.search", "search", "Find passages of a folder by their meaning."),
     "inspect": ("serve.commands.looking", "inspect_", "Show what a bundle holds."),
 }

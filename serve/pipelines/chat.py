@@ -187,7 +187,14 @@ class ChatPipeline(TextGenerator):
         """The answer that completions make."""
         made = self._result(completions, turn.request, cached, turn.dropped > 0)
         values = {one.name: getattr(made, one.name) for one in fields(Generated)}
+        assembler = self.assembler(turn.request)
+        values["text"] = "".join(map(assembler.push, made.token_ids)) + assembler.finish()
         return ChatReply(**values, dropped_messages=turn.dropped)
+
+    def assembler(self, request: Request) -> TextAssembler:
+        """Makes the text of an answer. One that goes on with the text before it keeps its space."""
+        after = () if request.settings.constrained or not self.template.plain else request.input_ids
+        return TextAssembler(self.tokenizer, request.settings.stop, after)
 
     def _turn(self, conversation: Any, settings: ChatSettings) -> _Turn:
         """Read a conversation, as much of it as fits.
@@ -255,7 +262,7 @@ class ChatStream(Iterator[str]):
         self.reply: ChatReply | None = None
         self._pipeline = pipeline
         self._turn = turn
-        self._assembler = TextAssembler(pipeline.tokenizer, turn.request.settings.stop)
+        self._assembler = pipeline.assembler(turn.request)
         self._tokens: list[int] = []
         requests = [turn.request]
         self._generation = Generation(pipeline.generator.engine_for(requests), requests)

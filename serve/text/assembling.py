@@ -17,14 +17,19 @@ class Detokenizer:
     whole, one emission back, since a decoder may treat the first token of a text specially. A run
     of tokens that stand for single bytes waits for its end: decoders make characters of the whole
     run, or of none of it.
+
+    Args:
+        tokenizer: The model's.
+        after: Tokens that the text goes on from. Decoders drop the space before the first word of a
+            text, not within it. Without any, it is a text of its own.
     """
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
+        self._ids = list(after)
         self._start = 0  # of the window
-        self._read = 0  # ids whose text was emitted
-        self._known = ""  # text of ids[start:read]
+        self._read = len(self._ids)  # ids whose text was emitted
+        self._known = tokenizer.decode(self._ids) if self._ids else ""  # text of ids[start:read]
         self._bytes = byte_tokens(tokenizer)
         self._run: str | None = None  # the window's text with the run of bytes under way
 
@@ -86,12 +91,19 @@ class StopCutter:
 class TextAssembler:
     """Makes text of the tokens of one row, and notices stop strings.
 
+    Args:
+        tokenizer: The model's.
+        stop: Texts that end the row; they are not part of what is made.
+        after: Tokens that the row goes on from, see `Detokenizer`.
+
     Attributes:
         stopped: A stop string was met; the row needs no more tokens.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(
+        self, tokenizer: TextTokenizer, stop: Sequence[str], after: Sequence[int] = ()
+    ) -> None:
+        self._detokenizer = Detokenizer(tokenizer, after)
         self._cutter = StopCutter(stop)
 
     @property

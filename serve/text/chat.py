@@ -178,6 +178,15 @@ class ChatTemplate:
         return _DEFAULT
 
 
+def has_template(folder: str | Path) -> bool:
+    """Whether a bundle or checkpoint says how conversations are written.
+
+    Raises:
+        BundleError: Its files are broken.
+    """
+    return bool(_read_templates(Path(folder), _read_config(Path(folder))))
+
+
 def check_messages(messages: Any) -> list[dict[str, Any]]:
     """Plain copies of the messages, without what is None.
 
