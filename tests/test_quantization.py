@@ -194,6 +194,12 @@ def test_operators_of_quantised_graphs(bundle) -> None:
     both = bundle("decoder", "int8-int4")
     assert operators(both, "prefill")["DynamicQuantizeMatMul"] == 8
     assert operators(both, "model")["MatMulNBits"] == 9
+    # one position of one row, or of the rows of beams: the head is another
+    assert operators(bundle("decoder", "int8"), "model")["MatMulNBits"] == 1
+    crossed = operators(bundle("encoder-decoder", "int8"), "decoder")
+    # projections in one, output; query and output across; up, down; and the head
+    assert crossed["DynamicQuantizeMatMul"] == 2 * 6 + 1
+    assert "MatMulNBits" not in crossed
     for precision in ("int8", "int8-weights"):
         manifest = bundle("encoder", precision, "portable")
         proto = onnx.load(manifest.path("model.onnx"), load_external_data=False)

@@ -79,11 +79,17 @@ class _Rewriting:
         if not linear.head:
             return self.kind
         wanted = self.settings.head or "int8"
-        if wanted == "int8" and self.fused and self.steps:
+        if wanted == "int8" and self.fused and self.steps and not self._beams():
             return "int8-weights"  # one position: the weights' bytes are all the time it takes
         if wanted in ("int8-weights", "int4") and not self.fused:
             return "int8-weights"
         return wanted
+
+    def _beams(self) -> bool:
+        """Whether the head meets several rows as a rule, as the beams of an encoder-decoder are;
+        its table by rows, which the encoder reads, is there anyway.
+        """
+        return self.work.graph.name == "decoder" and self.kind == "int8"
 
     def _replace(self, old: Sequence[onnx.NodeProto], new: list[onnx.NodeProto]) -> None:
         self.dropped |= {node.output[0] for node in old}
