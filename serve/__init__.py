@@ -15,19 +15,26 @@ from serve.errors import BundleError, InputError, ProviderError, ServeError
 if TYPE_CHECKING:
     from serve.bundle.manifest import Manifest
     from serve.bundle.selfcheck import replay
+    from serve.decoding.background import BackgroundEngine
+    from serve.decoding.engine import Engine
     from serve.decoding.generator import Generator
+    from serve.decoding.request import Completion, Request
     from serve.decoding.settings import GenerationSettings
     from serve.pipelines import Pipeline, load
     from serve.runtime.session import Session, SessionOptions
 
 __all__ = [
+    "BackgroundEngine",
     "BundleError",
+    "Completion",
+    "Engine",
     "GenerationSettings",
     "Generator",
     "InputError",
     "Manifest",
     "Pipeline",
     "ProviderError",
+    "Request",
     "ServeError",
     "Session",
     "SessionOptions",
@@ -36,10 +43,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BackgroundEngine": "serve.decoding.background",
+    "Completion": "serve.decoding.request",
+    "Engine": "serve.decoding.engine",
     "GenerationSettings": "serve.decoding.settings",
     "Generator": "serve.decoding.generator",
     "Manifest": "serve.bundle.manifest",
     "Pipeline": "serve.pipelines",
+    "Request": "serve.decoding.request",
     "Session": "serve.runtime.session",
     "SessionOptions": "serve.runtime.session",
     "load": "serve.pipelines",

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from serve.decoding.generator import Generator
 
 SLOTS = 16
-CHUNK = 256
+CHUNK = 128
+_ALONE = 4  # chunks are so much longer while nobody waits for them
 _ROWS_FOR_READER = 5  # from so many rows on the graph that reads prompts also steps faster
 
 
@@ -74,7 +75,8 @@ class Engine:
         slots: Most rows that step together; a request takes one, with beams one for each.
         positions: Most positions of a row, prompt and answer together; by default as many as the
             model can hold, at most 4096.
-        chunk: Most tokens of prompts that are read between two steps of running requests.
+        chunk: Most tokens of prompts that are read between two steps of running requests; an
+            encoder reads its input as a whole.
         hidden: Keep hidden states, for contrastive search.
 
     Attributes:
@@ -118,7 +120,17 @@ class Engine:
         return len(self._waiting)
 
     def submit(self, request: Request) -> Ticket:
-        """Take a request; `advance` runs it.
+        """Take a request; `advance` runs it. Raises as `ticket`."""
+        ticket = self.ticket(request)
+        self.enqueue(ticket)
+        return ticket
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Let a ticket of this engine wait for its turn."""
+        self._waiting.append(ticket)
+
+    def ticket(self, request: Request) -> Ticket:
+        """What a request becomes, without running it; may be called from any thread.
 
         Raises:
             InputError: It does not fit the model, or could never fit this engine.
@@ -143,7 +155,6 @@ class Engine:
         if request.settings.rows == 1:
             source = request.input_ids if self.generator.encoder is not None else None
             ticket._drafts = drafts(request.settings, prompt, source, self.generator.draft)
-        self._waiting.append(ticket)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -159,6 +170,12 @@ class Engine:
         elif ticket in self._running:
             self._running.remove(ticket)
             self._leave(ticket._rows)
+
+    def clear(self) -> None:
+        """Forget all requests, as after a failure."""
+        self._running, self._reading = [], None
+        self._waiting.clear()
+        self.cache.resize(0)
 
     def run(self) -> Iterator[Event]:
         """Advance until every request has ended."""
@@ -187,9 +204,10 @@ class Engine:
         if self._reading is None:
             return events
         ticket, row = self._reading, self.cache.rows - 1
+        most = self._most()
         while self._reading is not None:
             done = int(self.cache.lengths[row])
-            part = ticket._prompt[done : done + self.chunk]
+            part = ticket._prompt[done : done + most]
             logits = self.cache.extend(row, part)
             self._show(ticket, self.cache.states)
             if done + len(part) == len(ticket._prompt):
@@ -204,7 +222,7 @@ class Engine:
         the first aside to be read in parts.
         """
         together: list[Ticket] = []
-        longest = 0
+        longest, most = 0, self._most()
         while self._waiting:
             ticket = self._waiting[0]
             wanted = sum(one.request.settings.rows for one in (*together, ticket))
@@ -215,7 +233,7 @@ class Engine:
                 if not together:
                     self._set_aside(self._waiting.popleft())
                 break
-            if together and max(longest, size) * (len(together) + 1) > self.chunk:
+            if together and max(longest, size) * (len(together) + 1) > most:
                 break
             longest = max(longest, size)
             together.append(self._waiting.popleft())
@@ -234,6 +252,10 @@ class Engine:
         """Show a search that compares hidden states those of its prompt."""
         if ticket.search.needs_hidden and states is not None:
             ticket.search.see(states)
+
+    def _most(self) -> int:
+        """Tokens that may be read in one run."""
+        return self.chunk if self._running else _ALONE * self.chunk
 
     def _size(self, ticket: Ticket) -> int:
         """Tokens that have to be read for a request."""
