@@ -97,7 +97,7 @@ def merge(text: str, tokens: Sequence[TokenLabel]) -> list[Span]:
         Span(
             name,
             text[span[0].start : span[-1].end],
-            float(np.mean([token.score for token in span])),
+            sum(token.score for token in span) / len(span),
             span[0].start,
             span[-1].end,
         )
