@@ -164,6 +164,23 @@ def test_a_shared_beginning_is_computed_once(decoder):
         PrefixCache(0)
 
 
+@pytest.mark.parametrize("lookup", [0, 5])
+def test_a_conversation_goes_on_from_what_was_answered(decoder, lookup):
+    generator = prefixed(decoder)
+    settings = decoder.settings(max_new_tokens=BLOCK, prompt_lookup=lookup)
+    first = Request([5, 6, 7, 8, 5, 6], settings)
+    [[answer]] = generator.complete([first.input_ids], settings)
+    assert len(answer.token_ids) == BLOCK
+    shorter = decoder.settings(max_new_tokens=8, prompt_lookup=lookup)
+    second = Request([*first.input_ids, *answer.token_ids, 9, 9], shorter)
+    engine = generator.engine_for([second])
+    ticket = engine.submit(second)
+    for _ in engine.run():
+        pass
+    assert ticket.cached_tokens == BLOCK
+    equal(ticket.completions[0], run(decoder, second)[0])
+
+
 def test_a_prefix_cache_keeps_to_its_budget_and_forgets_the_least_used(decoder):
     cache = decoder.new_cache(1, 64)
     size = BLOCK * cache.position_bytes

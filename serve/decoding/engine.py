@@ -360,6 +360,7 @@ class Engine:
             move = ticket.search.advance([line])
             events += self._decided(ticket)
             if move is None:
+                self.cache.trim(row, before + 1 + at)
                 self._running.remove(ticket)
                 self._end(ticket, events)
                 self._leave([row])
@@ -378,6 +379,10 @@ class Engine:
         return [Event(ticket, at, token) for at, token in ticket.search.fresh]
 
     def _end(self, ticket: Ticket, events: list[Event]) -> None:
+        if self.prefixes is not None and ticket.request.settings.rows == 1 and ticket._rows:
+            [row] = ticket._rows  # a conversation goes on from its answer
+            held = self.cache.tokens[row, : self.cache.lengths[row]]
+            self.prefixes.keep(self.cache, row, held.tolist())
         ticket.completions = ticket.search.completions()
         ticket._rows, ticket._drafts = [], None
         events.append(Event(ticket))
