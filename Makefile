@@ -65,10 +65,12 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_arrows.py --durations=0
 
-bench: $(STAMP)  ## Loading, export, encoder and decoder tokens/s, each in a process of its own.
+bench: $(STAMP)  ## Loading, export, tokens/s, start and steady memory of serve, each in a process of its own.
 	$(BIN)/python -m benchmarks.load
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.soak
 
 bench-large: $(STAMP)  ## Export of a model whose float32 weights pass 2 GB: seconds and memory.
 	$(BIN)/python -m benchmarks.large

@@ -1,5 +1,5 @@
-"""Tokens per second of `serve` in float32: encoding, prefill and decoding, each size in a process
-of its own.
+"""Tokens per second of `serve` in float32: encoding, prefill and decoding, translating; each size
+in a process of its own.
 
     python -m benchmarks.serve [SIZE BUNDLE]
 
@@ -24,6 +24,8 @@ from benchmarks.sizes import SIZES
 REPEATS = 5
 SHAPES = ((1, 128), (8, 128), (16, 32))
 PROMPT, NEW = 128, 64
+BEAMS, BATCHES = (1, 4), (1, 8)
+SOURCE = TARGET = 40
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
@@ -53,21 +55,26 @@ def measure_encoder(bundle: str) -> list[dict[str, Any]]:
 
 
 def measure_decoder(bundle: str) -> list[dict[str, Any]]:
-    from serve.decoding.generator import Generator
+    """Through the engine, a request at a time."""
+    generator, loading = opened(bundle)
+    prompt = np.random.default_rng(0).integers(5, 30000, PROMPT).tolist()
 
-    started = time.perf_counter()
-    generator = Generator(bundle)
-    loading = time.perf_counter() - started
-    prompt = np.random.default_rng(0).integers(1, 49000, PROMPT).tolist()
-    prefill = seconds_of(lambda: generator.start([prompt], [prompt], NEW))
+    def begin() -> Any:
+        settings = generator.settings(max_new_tokens=NEW + 1, min_new_tokens=NEW + 1)
+        (request,) = generator.requests([prompt], settings)
+        engine = generator.engine_for([request])
+        engine.submit(request)
+        engine.advance()  # reads the prompt and chooses the first token
+        return engine
 
     def decode() -> None:
-        decoding, logits = generator.start([prompt], [prompt], NEW)
+        engine = begin()
         started = time.perf_counter()
         for _ in range(NEW):
-            logits = decoding.step(logits.argmax(axis=-1))
+            engine.advance()
         steps.append((time.perf_counter() - started) / NEW)
 
+    prefill = seconds_of(begin)
     steps: list[float] = []
     seconds_of(decode)
     return [
@@ -77,11 +84,43 @@ def measure_decoder(bundle: str) -> list[dict[str, Any]]:
     ]
 
 
+def measure_translator(bundle: str) -> list[dict[str, Any]]:
+    """Texts of one length, all at once."""
+    generator, loading = opened(bundle)
+    rows: list[dict[str, Any]] = [{"work": "load the bundle", "seconds": loading}]
+    for beams in BEAMS:
+        for batch in BATCHES:
+            ids = np.random.default_rng(0).integers(5, 30000, (batch, SOURCE)).tolist()
+            exactly = {"max_new_tokens": TARGET, "min_new_tokens": TARGET}
+            settings = generator.settings(num_beams=beams, **exactly)
+            seconds = seconds_of(
+                lambda ids=ids, settings=settings: generator.generate_ids(ids, settings)
+            )
+            name = f"translate {batch} x {SOURCE}, beams {beams}"
+            rows.append({"work": name, "tokens/s": batch * TARGET / seconds})
+    return rows
+
+
+def opened(bundle: str) -> tuple[Any, float]:
+    """A generator, and the seconds that opening it took."""
+    from serve.decoding.generator import Generator
+
+    started = time.perf_counter()
+    generator = Generator(bundle)
+    return generator, time.perf_counter() - started
+
+
+MEASURES = {
+    "feature-extraction": measure_encoder,
+    "text-generation": measure_decoder,
+    "text2text-generation": measure_translator,
+}
+
+
 def main() -> None:
     if len(sys.argv) > 1:
         size, bundle = sys.argv[1:3]
-        decoder = SIZES[size]["task"] == "text-generation"
-        rows = measure_decoder(bundle) if decoder else measure_encoder(bundle)
+        rows = MEASURES[SIZES[size]["task"]](bundle)
         assert "tensorflow" not in sys.modules
         print(json.dumps(rows))
         return
