@@ -187,8 +187,6 @@ class ChatPipeline(TextGenerator):
         """The answer that completions make."""
         made = self._result(completions, turn.request, cached, turn.dropped > 0)
         values = {one.name: getattr(made, one.name) for one in fields(Generated)}
-        assembler = self.assembler(turn.request)
-        values["text"] = "".join(map(assembler.push, made.token_ids)) + assembler.finish()
         return ChatReply(**values, dropped_messages=turn.dropped)
 
     def assembler(self, request: Request) -> TextAssembler:

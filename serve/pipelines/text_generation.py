@@ -115,7 +115,12 @@ class TextGenerator(Pipeline):
     def stream_request(self, request: Request) -> Iterator[str]:
         """Yield the answer to a request of token ids piece by piece."""
         generation = Generation(self.generator.engine_for([request]), [request])
-        return self._pieces(generation, TextAssembler(self.tokenizer, request.settings.stop))
+        return self._pieces(generation, self.assembler(request))
+
+    def assembler(self, request: Request) -> TextAssembler:
+        """Makes the text of an answer: it goes on with the prompt, so a space between is kept."""
+        after = () if request.settings.constrained else request.input_ids
+        return TextAssembler(self.tokenizer, request.settings.stop, after)
 
     @staticmethod
     def _pieces(generation: Generation, assembler: TextAssembler) -> Iterator[str]:
@@ -147,7 +152,7 @@ class TextGenerator(Pipeline):
     def _result(
         self, completions: Sequence[Completion], request: Request, cached: int, cut: bool
     ) -> Generated:
-        sequences = [self._sequence(one, request.settings) for one in completions]
+        sequences = [self._sequence(one, request) for one in completions]
         best = sequences[0]
         return Generated(
             best.text,
@@ -161,8 +166,8 @@ class TextGenerator(Pipeline):
             cached,
         )
 
-    def _sequence(self, one: Completion, settings: GenerationSettings) -> GeneratedSequence:
-        assembler = TextAssembler(self.tokenizer, settings.stop)
+    def _sequence(self, one: Completion, request: Request) -> GeneratedSequence:
+        assembler = self.assembler(request)
         text = "".join(map(assembler.push, one.token_ids)) + assembler.finish()
         logprobs = None
         if one.logprobs is not None:
@@ -218,6 +223,10 @@ class Text2TextGenerator(TextGenerator):
     """
 
     long_choices = ("cut", "error")
+
+    def assembler(self, request: Request) -> TextAssembler:
+        """Makes the text of an answer, which stands for itself."""
+        return TextAssembler(self.tokenizer, request.settings.stop)
 
     def _fit(self, encoding: Encoding, text: str, long: str) -> tuple[list[int], bool]:
         most = self.tokenizer.spec.max_length
