@@ -177,6 +177,8 @@ class Cache(ABC):
             self.memory.follow(source, target)
         if start < length:
             self._copy(source, target, start, length)
+        elif self.lengths[target] > length:
+            self.trim(target, length)
         self.tokens[target, start:length] = self.tokens[source, start:length]
         self.lengths[target] = length
 
