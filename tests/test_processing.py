@@ -62,7 +62,8 @@ def reference(scores, prompt, new, encoder_ids, most, settings):
             continue
         if len(begin) <= len(tokens) and tokens[len(tokens) - len(begin) :] == begin:
             ban([last])
-    if len(tokens) < settings.min_length or len(new) < settings.min_new_tokens:
+    least = settings.min_new_tokens
+    if len(new) < least if least else len(tokens) < settings.min_length:
         ban(settings.eos_token_id)
     if settings.ignore_eos:
         ban(settings.eos_token_id)

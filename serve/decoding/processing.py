@@ -60,7 +60,9 @@ class Processors:
             _no_repeat(settings.no_repeat_ngram_size),
             _no_repeat(settings.encoder_no_repeat_ngram_size, source),
             *_bad_words(settings.bad_words_ids, settings.eos_token_id),
-            _least(settings.min_length, settings.min_new_tokens, ends),
+            _least(
+                0 if settings.min_new_tokens else settings.min_length, settings.min_new_tokens, ends
+            ),
             _always(ends if settings.ignore_eos else _array(())),
             _forced(settings.forced_bos_token_id if start == 1 else None, 0),
             _forced(settings.forced_eos_token_id, max_new_tokens - 1),

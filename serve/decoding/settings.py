@@ -25,7 +25,8 @@ class GenerationSettings:
         max_new_tokens: Most tokens to generate. None: the model's default, cut to what still fits.
         min_new_tokens: No end token before as many new tokens.
         max_length: Most tokens of prompt (what a decoder began with) and answer together.
-        min_length: No end token before as many tokens, prompt included.
+        min_length: No end token before as many tokens, prompt included. Of no account beside
+            `min_new_tokens`.
         do_sample: Draw at random; otherwise always the likeliest token.
         temperature: Divides the logits before drawing; below 1 is more certain.
         top_k: Draw among the k likeliest only.
