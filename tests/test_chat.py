@@ -1,6 +1,7 @@
 """Chat templates in their sandbox, and conversations answered by a bundle."""
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -398,3 +399,15 @@ def test_what_a_chat_refuses(bundle, chat, tmp_path):
     answerer = bundles.seq2seq_bundle(tmp_path / "s")
     with pytest.raises(InputError, match="needs a bundle of text-generation"):
         serve.load(answerer, task="chat")
+
+
+def test_the_lines_of_the_documents(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs" / "chat.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    folder = bundles.decoder_bundle(tmp_path / "bundles" / "chat")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role[0] }}{% endfor %}"
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page, "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1].isdigit()
