@@ -72,7 +72,7 @@ def _classes(manifest: Manifest, batch_size: int, options: SessionOptions | None
             else example["text"]
             for example in examples
         ]
-        return [result.label for result in pipeline(inputs)]
+        return [result.label for result in pipeline(inputs, long="cut")]  # as in `zoo.evaluation`
 
     return predict
 
@@ -83,7 +83,9 @@ def _tags(manifest: Manifest, batch_size: int, options: SessionOptions | None) -
     outside = "O" if "O" in labels else labels[0]
 
     def predict(examples: Sequence[Example]) -> list[list[str]]:
-        results = pipeline([{"tokens": list(example["tokens"])} for example in examples])
+        results = pipeline(
+            [{"tokens": list(example["tokens"])} for example in examples], long="cut"
+        )
         rows = []
         for example, result in zip(examples, results, strict=True):
             tags = [token.label for token in result.tokens]
