@@ -8,7 +8,7 @@ from serve.decoding.buffers import BufferCache, DeviceStore
 from serve.decoding.engine import Engine
 from serve.decoding.generator import Generator
 from serve.decoding.request import Request
-from serve.errors import InputError
+from serve.errors import InputError, ServeError
 
 MIXED = [
     {"max_new_tokens": 9},
@@ -215,3 +215,26 @@ def test_rows_of_beams_are_copied_from_where_they_differ(tmp_path, monkeypatch):
     assert copied[:3] == [(0, 30)] * 3  # the prompt, once for each further beam
     assert len(copied) > 3
     assert all(start >= 30 for start, _ in copied[3:])
+
+
+@pytest.mark.parametrize("kind", [{}, {"num_beams": 2}, {"do_sample": True}])
+def test_scores_that_are_no_numbers_end_their_request_alone(decoder, monkeypatch, kind):
+    engine = Engine(decoder, slots=4)
+    good = engine.submit(Request([5, 6], decoder.settings(max_new_tokens=8)))
+    engine.advance()
+    bad = engine.submit(Request([7], decoder.settings(max_new_tokens=8, **kind)))
+    add = engine.cache.add
+    monkeypatch.setattr(engine.cache, "add", lambda *args: add(*args) * np.float32(np.nan))
+    for _ in engine.run():
+        pass
+    assert isinstance(bad.error, ServeError)
+    assert "NaN" in str(bad.error)
+    assert good.error is None
+    same(good.completions, alone(decoder, good.request))
+    monkeypatch.setattr(Engine, "_decide", broken)
+    with pytest.raises(ServeError, match="no luck"):
+        decoder.generate_ids([[5]])
+
+
+def broken(self, ticket, *others):
+    ticket.error = ServeError("no luck")

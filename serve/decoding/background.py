@@ -158,7 +158,7 @@ class BackgroundEngine:
             stream._events.put((event.sequence, event.token))
             return
         del self._streams[id(event.ticket)]
-        stream._end()
+        stream._end(event.ticket.error)
 
     def _fail(self, error: Exception) -> None:
         """Tell all requests that they will not end, and begin anew."""

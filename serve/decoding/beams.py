@@ -15,7 +15,7 @@ import numpy as np
 from serve.decoding.constraints import Matcher
 from serve.decoding.request import Completion
 from serve.decoding.sampling import TokenLogprobs, log_softmax, log_softmax_at, top, warp
-from serve.decoding.search import Move, Search, Task, scored
+from serve.decoding.search import Move, Search, Task, refuse_nan, scored
 
 
 @dataclass
@@ -157,6 +157,7 @@ class _Group:
         for parent, row in enumerate(logits):
             before = np.float32(self.running[parent].score)
             tokens, values, own = self._best(row, self.running[parent], chosen)
+            refuse_nan(values[0] if len(values) else row.max())
             for token, value, key in zip(tokens.tolist(), values, own, strict=True):
                 if value > -np.inf:
                     keys.append(float(before + key))

@@ -12,7 +12,7 @@ import numpy as np
 
 from serve.decoding.request import Completion
 from serve.decoding.sampling import TokenLogprobs, log_softmax, token_logprobs, top
-from serve.decoding.search import Move, Search, Task, scored
+from serve.decoding.search import Move, Search, Task, refuse_nan, scored
 
 
 class ContrastiveSearch(Search):
@@ -70,6 +70,7 @@ class ContrastiveSearch(Search):
     def _look(self, logits: np.ndarray, parent: int) -> Move | None:
         """The likeliest tokens behind a row, each in a row of its own."""
         scores = scored(self.task, logits, self._tokens, self._matcher)
+        refuse_nan(scores.max())
         found = top(scores, min(self.task.settings.top_k or 1, scores.size))
         self._candidates = found[scores[found] > -np.inf]
         if not len(self._candidates):

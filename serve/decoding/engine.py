@@ -38,6 +38,7 @@ class Ticket:
         request: What was asked.
         search: How it chooses its tokens.
         completions: The answers, once it has ended; best first.
+        error: What went wrong with it, and it alone; it has ended then.
         cached_tokens: Tokens of the prompt that came from the prefix cache.
     """
 
@@ -45,6 +46,7 @@ class Ticket:
         self.request = request
         self.search = search
         self.completions: list[Completion] | None = None
+        self.error: Exception | None = None
         self.cached_tokens = 0
         self._prompt = prompt  # what the decoder begins with
         self._room = room
@@ -285,8 +287,7 @@ class Engine:
         for line, (ticket, row) in enumerate(zip(tickets, rows, strict=True)):
             if self.prefixes is not None:
                 self.prefixes.keep(self.cache, row, ticket._prompt)
-            move = ticket.search.advance([logits[line]])
-            events += self._decided(ticket)
+            move = self._decide(ticket, [logits[line]], None, events)
             if move is None:
                 self._end(ticket, events)
             else:
@@ -330,8 +331,7 @@ class Engine:
         freed: list[int] = []
         for ticket in list(self._running):
             own = None if states is None else states[ticket._rows]
-            move = ticket.search.advance([logits[row] for row in ticket._rows], own)
-            events += self._decided(ticket)
+            move = self._decide(ticket, [logits[row] for row in ticket._rows], own, events)
             if move is None:
                 self._running.remove(ticket)
                 freed += ticket._rows
@@ -357,8 +357,7 @@ class Engine:
         events: list[Event] = []
         right = 0
         for at, line in enumerate(logits):
-            move = ticket.search.advance([line])
-            events += self._decided(ticket)
+            move = self._decide(ticket, [line], None, events)
             if move is None:
                 self.cache.trim(row, before + 1 + at)
                 self._running.remove(ticket)
@@ -373,10 +372,23 @@ class Engine:
         drafts.judge(len(proposed), right)
         return events
 
-    def _decided(self, ticket: Ticket) -> list[Event]:
+    def _decide(
+        self,
+        ticket: Ticket,
+        logits: list[np.ndarray],
+        states: np.ndarray | None,
+        events: list[Event],
+    ) -> Move | None:
+        """Let a request choose; an error of its own ends it, and nobody else."""
+        try:
+            move = ticket.search.advance(logits, states)
+        except Exception as error:
+            ticket.error = error
+            return None
         if ticket._drafts is not None:
             ticket._drafts.add([token for _, token in ticket.search.fresh])
-        return [Event(ticket, at, token) for at, token in ticket.search.fresh]
+        events += [Event(ticket, at, token) for at, token in ticket.search.fresh]
+        return move
 
     def _end(self, ticket: Ticket, events: list[Event]) -> None:
         if self.prefixes is not None and ticket.request.settings.rows == 1 and ticket._rows:

@@ -353,6 +353,8 @@ class Generation(Iterator[tuple[int, int]]):
     def _advance(self) -> list[tuple[int, int]]:
         fresh = []
         for event in self.engine.advance():
+            if event.ticket.error is not None:
+                raise event.ticket.error
             row = self._numbers[id(event.ticket)]
             if event.token is not None and event.sequence == 0:
                 self._shown[row] += 1

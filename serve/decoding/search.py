@@ -20,6 +20,7 @@ from serve.decoding.processing import Processors
 from serve.decoding.request import Completion
 from serve.decoding.sampling import TokenLogprobs, draw, token_logprobs
 from serve.decoding.settings import GenerationSettings
+from serve.errors import ServeError
 
 Ends = Callable[[Sequence[int]], bool]
 """Whether the newest of the generated tokens completes a stop string."""
@@ -129,6 +130,15 @@ def scored(
     return scores
 
 
+def refuse_nan(value: float) -> None:
+    """Raise where a score is no number: the model's arithmetic has overflowed."""
+    if np.isnan(value):
+        raise ServeError(
+            "the model's scores are not numbers (NaN): its weights are broken, or its precision "
+            "is too narrow for them; export it in float32 or bfloat16"
+        )
+
+
 @dataclass
 class _Drawn:
     """One sequence of a `Sampling`."""
@@ -192,7 +202,8 @@ class Sampling(Search):
         settings = self.task.settings
         scores = scored(self.task, logits, one.tokens, one.matcher)
         token = int(scores.argmax())
-        if scores[token] == -np.inf:
+        if not scores[token] > -np.inf:
+            refuse_nan(scores[token])
             one.reason = "constraint"
             return None
         if settings.do_sample:
