@@ -1,8 +1,10 @@
 """Answers that follow expressions, schemas, lists and grammars, whatever the scores say."""
 
+import gc
 import gzip
 import json
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +286,15 @@ def test_equal_requests_share_a_grammar(tmp_path):
     )
     assert one is same and one is not other
     assert one.vocabulary is other.vocabulary
+
+
+def test_grammars_go_with_their_tokenizer(tmp_path):
+    tokenizer = byte_level(tmp_path)
+    Grammar.compile(GenerationSettings(regex="a+"), tokenizer, [1], 300)
+    alive = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert alive() is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from jinja2.utils import Namespace
 
 from serve.errors import BundleError, InputError
 
-MOST_STEPS = 1_000_000  # turns of loops and calls of macros; a conversation takes some per message
+MOST_STEPS = 200_000  # turns of loops and calls of macros; a message takes one or a few
 MOST_CHARACTERS = 16_000_000  # of output
 _MOST_REPEATED = 1_000_000  # items or characters that a multiplication may make
 _MOST_POWER = 64

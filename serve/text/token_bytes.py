@@ -34,7 +34,6 @@ class TokenBytes:
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         backend = tokenizer.backend
-        self._tokenizer = tokenizer
         size = backend.get_vocab_size(with_added_tokens=True)
         known = backend.get_vocab(with_added_tokens=True)
         size = max(size, 1 + max(known.values(), default=0))  # ids may have gaps
@@ -47,49 +46,16 @@ class TokenBytes:
         if kinds == ["ByteLevel"]:
             self.first = self.rest = [_from_letters(name) for name in names]
         else:
-            self.first, self.rest = self._by_decoding(names, "ByteFallback" in kinds)
-        self._compare(kinds, [number for number, token in enumerate(self.rest) if token])
+            self.first, self.rest = _by_decoding(tokenizer, names, "ByteFallback" in kinds)
+        self._compare(tokenizer, kinds)
 
-    def _by_decoding(
-        self, names: list[str | None], fallback: bool
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Ask the decoder, for each token alone and behind a plain one."""
-        decode = self._tokenizer.backend.decode_batch
-        alone = decode([[number] for number in range(len(names))])
-        anchor = next(
-            (
-                number
-                for number, text in enumerate(alone)
-                if names[number] and re.fullmatch("[A-Za-z]+", text)
-            ),
-            None,
-        )
-        if anchor is None:
-            raise InputError(
-                "the tokenizer has no token of plain letters: constrained output needs one"
-            )
-        behind = decode([[anchor, number] for number in range(len(names))])
-        skip = len(alone[anchor])
-        first, rest = [], []
-        for name, one, two in zip(names, alone, behind, strict=True):
-            if name is None:
-                first.append(b"")
-                rest.append(b"")
-            elif fallback and (byte := _BYTE_TOKEN.fullmatch(name)):
-                raw = bytes([int(byte[1], 16)])
-                first.append(raw if one else b"")
-                rest.append(raw)
-            else:
-                first.append(one.encode())
-                rest.append(two[skip:].encode())
-        return first, rest
-
-    def _compare(self, kinds: list[str], tokens: list[int]) -> None:
+    def _compare(self, tokenizer: TextTokenizer, kinds: list[str]) -> None:
         """Random texts come out as the decoder makes them, or the table is of no use."""
+        tokens = [number for number, token in enumerate(self.rest) if token]
         draw = random.Random(0)
         rows = [draw.choices(tokens, k=draw.randint(1, 6)) for _ in range(_TRIES)]
         for row in rows:
-            text = self._tokenizer.decode(row)
+            text = tokenizer.decode(row)
             made = self.text(row)
             if made != text and _REPLACEMENT not in made:
                 raise InputError(
@@ -133,6 +99,41 @@ class TokenBytes:
                 made += table[number]
                 table = self.rest
         return made.decode("utf-8", "replace")
+
+
+def _by_decoding(
+    tokenizer: TextTokenizer, names: list[str | None], fallback: bool
+) -> tuple[list[bytes], list[bytes]]:
+    """Ask the decoder, for each token alone and behind a plain one."""
+    decode = tokenizer.backend.decode_batch
+    alone = decode([[number] for number in range(len(names))])
+    anchor = next(
+        (
+            number
+            for number, text in enumerate(alone)
+            if names[number] and re.fullmatch("[A-Za-z]+", text)
+        ),
+        None,
+    )
+    if anchor is None:
+        raise InputError(
+            "the tokenizer has no token of plain letters: constrained output needs one"
+        )
+    behind = decode([[anchor, number] for number in range(len(names))])
+    skip = len(alone[anchor])
+    first, rest = [], []
+    for name, one, two in zip(names, alone, behind, strict=True):
+        if name is None:
+            first.append(b"")
+            rest.append(b"")
+        elif fallback and (byte := _BYTE_TOKEN.fullmatch(name)):
+            raw = bytes([int(byte[1], 16)])
+            first.append(raw if one else b"")
+            rest.append(raw)
+        else:
+            first.append(one.encode())
+            rest.append(two[skip:].encode())
+    return first, rest
 
 
 def decoder_kinds(tokenizer: TextTokenizer) -> list[str]:
