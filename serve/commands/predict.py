@@ -134,8 +134,7 @@ class _Lines:
         self.typed = not texts and sys.stdin.isatty()
         self.total = len(texts) if texts else _bytes_of_input()
         self.count = 0
-        self._numbers: list[int] = []  # of the lines that are no blanks, while there are others
-        self._pending: deque[str] = deque()
+        self._pending: deque[tuple[int, str]] = deque()  # read and not answered, with their numbers
 
     def __iter__(self) -> Iterator[Any]:
         lines: Iterable[str] = self.texts or _lines_of_input()
@@ -143,9 +142,7 @@ class _Lines:
             text = line.rstrip("\r\n")
             if not text.strip():
                 continue
-            if number != self.count + 1 or self._numbers:
-                self._numbers = self._numbers or list(range(1, self.count + 1))
-                self._numbers.append(number)
+            self._pending.append((number, text))
             row, self.count = self.count, self.count + 1
             try:
                 item = _item(self.kind, text)
@@ -153,7 +150,6 @@ class _Lines:
                 if self.texts:
                     raise click.UsageError(f"{self.where(row)}: {error.message}") from error
                 raise InputError(error.message, row) from error
-            self._pending.append(text)
             yield item
 
     @property
@@ -162,17 +158,18 @@ class _Lines:
 
     def answered(self) -> str:
         """The text that has an answer now."""
-        return self._pending.popleft()
+        return self._pending.popleft()[1]
 
     def size(self, text: str) -> int:
         """How much of `total` a text is."""
         return 1 if self.texts else len(text.encode("utf-8", "surrogateescape")) + 1
 
     def where(self, row: int) -> str:
-        """What a user calls an input."""
+        """What a user calls an input that is not answered yet."""
+        number, _ = self._pending[row - (self.count - len(self._pending))]
         if self.texts:
-            return f"TEXT {row + 1}" if len(self.texts) > 1 else "TEXT"
-        return f"line {self._numbers[row] if row < len(self._numbers) else row + 1}"
+            return f"TEXT {number}" if len(self.texts) > 1 else "TEXT"
+        return f"line {number}"
 
 
 def _bytes_of_input() -> int | None:

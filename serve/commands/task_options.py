@@ -24,6 +24,11 @@ TASK_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--instruction",
         {"help": "Text put before every text, such as 'summarize: '."},
     ),
+    "source_language": (
+        "--source-language",
+        {"help": "What texts to translate are written in, as the model names it."},
+    ),
+    "target_language": ("--target-language", {"help": "What to translate them into."}),
     "stride": ("--stride", {"type": int, "help": "Tokens that windows of a long text share."}),
     "multi_label": (
         "--multi-label/--single-label",

@@ -71,6 +71,11 @@ class Translator(TaskedGenerator):
         """Same for every bundle."""
         return "translation"
 
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """What `settings` takes."""
+        return [*super().setting_names(), "source_language", "target_language"]
+
     def settings(self, **given: Any) -> TranslationSettings:
         """As for other generation, with `source_language` and `target_language`."""
         source = given.pop("source_language", None)
