@@ -184,6 +184,13 @@ def test_words_that_a_decoder_sets_apart(decoder, tmp_path):
     assert matcher.complete
 
 
+def test_pieces_of_words(tmp_path):
+    bundles.wordpiece_tokenizer(tmp_path)
+    regex = r"[a-z]{3,6}(, [a-z]{2,4}){0,2}"
+    texts = draws(open_tokenizer(tmp_path / "tokenizer.json"), 100, regex=regex)
+    assert all(re.fullmatch(regex, text) for text in texts) and len(set(texts)) > 50
+
+
 def test_the_space_before_a_first_word_may_be_a_token(tmp_path):
     """Llama writes 12 as ▁ 1 2, of which the text is 12."""
     tokenizer = fallback(tmp_path)
@@ -346,6 +353,7 @@ def writer(tmp_path_factory, request):
         {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
         {"do_sample": True, "num_beams": 3, "seed": 1},
         {"repetition_penalty": 3.0, "no_repeat_ngram_size": 3},
+        {"prompt_lookup": 4},
     ],
 )
 def test_answers_follow_however_they_are_chosen(writer, how):
