@@ -187,9 +187,9 @@ def test_faiss_finds_the_same():
     same_scores, same_rows = nearest(vectors, "faiss")(asked, 10)
     assert np.array_equal(rows, same_rows)
     assert np.allclose(scores, same_scores, atol=1e-6)
-    _, near = nearest(vectors, "faiss-hnsw")(asked, 10)
+    _, near = nearest(vectors, "faiss-ivf")(asked, 10)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, near, strict=True)])
-    assert recall > 0.95
+    assert recall > 0.8
 
 
 def test_a_backend_that_is_not_there(monkeypatch):
@@ -550,6 +550,20 @@ def test_errors_of_the_command_name_options(folder, bundle):
         assert isinstance(failed.exception, InputError), failed.output
         assert message in str(failed.exception)
     assert run(bundle, folder, "--no-update", "--rebuild").exit_code == 2
+
+
+def test_the_page_on_search_runs(folder, bundle, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs" / "search.md"
+    (tmp_path / "bundles").mkdir()
+    shutil.copytree(bundle, tmp_path / "bundles" / "sentences")
+    shutil.copytree(bundle.with_name("pairs"), tmp_path / "bundles" / "pairs")
+    bundles.encoder_bundle(tmp_path / "bundles" / "answers", "question-answering")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec("\n".join(blocks), {})
+    shown = capsys.readouterr().out
+    assert "3 added" in shown and "'page'" in shown
+    assert {path.name for path in tmp_path.glob("*.index")} == {"notes.index", "texts.index"}
 
 
 # --- a real model ---------------------------------------------------------------------------------

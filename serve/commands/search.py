@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--document-prompt", help="Text put before passages.")
 @click.option("--suffix", "suffixes", multiple=True, help="Files to read; may be given again.")
 @click.option("--text-key", help="Where the records of .jsonl files have their text.")
-@click.option("--backend", metavar="numpy|faiss|faiss-hnsw", default="numpy", show_default=True)
+@click.option("--backend", metavar="numpy|faiss|faiss-ivf", default="numpy", show_default=True)
 @click.option("--provider", "providers", multiple=True, help="Execution provider: cpu, cuda, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads inside an operator.")
 @quiet_ends

@@ -9,13 +9,15 @@ import numpy as np
 
 from serve.errors import InputError
 
-Backend = Literal["numpy", "faiss", "faiss-hnsw"]
+Backend = Literal["numpy", "faiss", "faiss-ivf"]
 Nearest = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(queries [Q, D], k) -> scores [Q, k], best first, and rows [Q, k]."""
 
 _BLOCK_BYTES = 32 * 2**20  # scores held at a time
 _QUERIES = 256
-_LINKS, _BUILD_WIDTH, _SEARCH_WIDTH = 32, 100, 128  # of the HNSW graph
+_COPIED = 65536  # rows at a time
+_ROUNDS, _PER_CELL = 10, 64  # of k-means: passes, and vectors that it looks at for each cell
+_LEAST_CELLS, _SHARE = 8, 16  # a query looks at so many cells, or at one in so many
 
 
 def nearest(vectors: np.ndarray, backend: Backend = "numpy") -> Nearest:
@@ -25,8 +27,9 @@ def nearest(vectors: np.ndarray, backend: Backend = "numpy") -> Nearest:
         vectors: [N, D] float32, of length 1: the inner product is the cosine. May be a memory map,
             which "numpy" reads from disk as it goes; the others copy it.
         backend: "numpy" compares a query with every row; so does "faiss" (`IndexFlatIP`).
-            "faiss-hnsw" follows a graph of neighbours, is many times as fast on large matrices and
-            may miss some (Malkov and Yashunin, 2016, https://arxiv.org/abs/1603.09320).
+            "faiss-ivf" sorts the rows into cells around their k-means (`IndexIVFFlat`) and
+            compares a query with those of the nearest cells: many times as fast where there are
+            many rows, and it may miss some.
 
     Raises:
         InputError: There is no such backend, or faiss is not installed.
@@ -79,18 +82,18 @@ def _faiss(vectors: np.ndarray, backend: Backend) -> Nearest:
             f"backend={backend!r} needs faiss, which is not installed: "
             "pip install 'keras-text-zoo[search]', or take backend='numpy'"
         ) from None
-    index: Any
-    if backend == "faiss":
-        index = faiss.IndexFlatIP(vectors.shape[1])
-    else:
-        index = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _BUILD_WIDTH
-    index.add(np.ascontiguousarray(vectors, np.float32))
+    rows, width = vectors.shape
+    index: Any = faiss.IndexFlatIP(width)
+    if backend == "faiss-ivf":
+        cells = max(1, min(int(4 * rows**0.5), rows // _PER_CELL))
+        index = faiss.IndexIVFFlat(index, width, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter, index.cp.max_points_per_centroid = _ROUNDS, _PER_CELL
+        index.nprobe = min(cells, max(_LEAST_CELLS, cells // _SHARE))
+        index.train(np.ascontiguousarray(vectors, np.float32))
+    for at in range(0, rows, _COPIED):
+        index.add(np.ascontiguousarray(vectors[at : at + _COPIED], np.float32))
 
     def find(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        k = min(k, len(vectors))
-        if backend == "faiss-hnsw":
-            index.hnsw.efSearch = max(_SEARCH_WIDTH, 2 * k)
-        return index.search(np.ascontiguousarray(queries, np.float32), k)
+        return index.search(np.ascontiguousarray(queries, np.float32), min(k, rows))
 
     return find
