@@ -20,7 +20,6 @@ def run(work: Path, rounds: int) -> None:
         "serve int8-int4, one by one": (ours, {column: "alone"}),
         "serve int8-int4, arriving": (ours, {column: "arriving"}),
         "serve int8-int4, together": (ours, {column: "together"}),
-        "CTranslate2 int8, one by one": (ct2, {column: "alone"}),
         "CTranslate2 int8, together": (ct2, {column: "together"}),
     }
     rows = engines.turns(told, {column: sum(given.requests()[1])}, rounds)

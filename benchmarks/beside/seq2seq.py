@@ -7,11 +7,13 @@ from benchmarks.beside.engines import REFERENCES, Engine
 from benchmarks.references.work import TARGET
 from benchmarks.report import report
 
-SHAPES = [(beams, batch) for beams in (1, 4) for batch in (1, 8)]
-COMMANDS = {
-    f"beams {beams}, batch {batch}": f"translate {beams} {batch}" for beams, batch in SHAPES
+SHAPES = {
+    f"{'greedy' if beams == 1 else f'beam {beams}'}, batch {batch}": (beams, batch)
+    for beams in (1, 4)
+    for batch in (1, 8)
 }
-TOKENS = {f"beams {beams}, batch {batch}": batch * TARGET for beams, batch in SHAPES}
+COMMANDS = {name: f"translate {beams} {batch}" for name, (beams, batch) in SHAPES.items()}
+TOKENS = {name: batch * TARGET for name, (_, batch) in SHAPES.items()}
 KINDS = ("float32", "int8", "int8-int4")
 
 
