@@ -230,6 +230,19 @@ def test_settings_that_do_not_fit(folder, embedder):
         embedder(["sea", 3])
 
 
+def test_texts_in_dicts_and_pairs(folder, embedder):
+    extractor = serve.load(folder / "states")
+    plain = extractor("sea").values
+    assert np.array_equal(extractor({"text": "sea"}).values, plain)
+    assert np.array_equal(embedder({"text": "sea"}).values, embedder("sea").values)
+    pooled = extractor({"text": "sea"}, pooling="mean").values
+    assert np.array_equal(pooled, extractor("sea", pooling="mean").values)
+    with pytest.raises(InputError, match="input 1: a pair has no vector"):
+        embedder.embed(["sea", ("a", "b")])
+    with pytest.raises(InputError, match="takes one text per input"):
+        extractor(("a", "b"))
+
+
 @pytest.fixture(scope="module")
 def rerankers(folder):
     def make(name, labels, **choices):

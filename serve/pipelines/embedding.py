@@ -190,10 +190,20 @@ class Embedder(EncoderPipeline):
         vectors = self.embed([*first, *second], **settings)
         return cosines(vectors[: len(first)], vectors[len(first) :])
 
-    def _embed(self, texts: Sequence[str], settings: EmbeddingSettings) -> list[Embedding]:
+    def _prompted(self, items: Sequence[Any], settings: EmbeddingSettings) -> list[str]:
+        """Each text behind the prompt."""
+
+        def read(item: Any) -> str:
+            first, second = self._parts(item)
+            if second is not None:
+                raise InputError("a pair has no vector: expected one text")
+            return f"{settings.prompt}{first}"
+
+        return for_each(items, read)
+
+    def _embed(self, texts: Sequence[Any], settings: EmbeddingSettings) -> list[Embedding]:
         """Each text's vector."""
-        for_each(texts, self._parts)
-        readings = self._read([f"{settings.prompt}{text}" for text in texts], settings)
+        readings = self._read(self._prompted(texts, settings), settings)
         pool = None if self.pooled else POOLINGS[str(settings.pooling)]
 
         def keep(_: Piece, outputs: Outputs) -> np.ndarray:
@@ -208,10 +218,9 @@ class Embedder(EncoderPipeline):
             found.append(Embedding(values, reading.truncated, len(reading.pieces)))
         return found
 
-    def _features(self, texts: Sequence[str], settings: EmbeddingSettings) -> list[Features]:
+    def _features(self, texts: Sequence[Any], settings: EmbeddingSettings) -> list[Features]:
         """The state of every token of each text."""
-        for_each(texts, self._parts)
-        readings = self._read([f"{settings.prompt}{text}" for text in texts], settings)
+        readings = self._read(self._prompted(texts, settings), settings)
         found = []
         for reading, outputs in zip(readings, self._run_all(readings), strict=True):
             places = join_windows(reading)
