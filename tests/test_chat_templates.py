@@ -99,6 +99,8 @@ ESCAPES = [
     "{{ raise_exception.__globals__ }}",
     "{{ strftime_now.__code__ }}",
     "{{ namespace.__init__ }}",
+    "{{ dict.__call__ }}{{ dict.__class__ }}",
+    "{{ dict.mro() }}",
     "{% set n = namespace(__class__=1) %}",
     "{% set n = namespace() %}{% set n.__dict__ = 1 %}",
     "{{ self.__init__.__globals__ }}",
@@ -143,6 +145,17 @@ def test_bounds_leave_room_for_long_conversations():
     text = "a word or two of it " * 2000
     talk = [{"role": role, "content": text} for role in ("user", "assistant") * 30]
     assert len(template_of(TEMPLATES["chatml"]).render(talk)) > 60 * len(text)
+
+
+def test_what_templates_use_of_python():
+    source = """
+    {%- set seen = dict(a=1) %}{% set n = namespace(self=2, items=[]) %}{% set n.self = 3 %}
+    {{- seen.a }} {{ n.self }} {{ dict.fromkeys('ab', 0) | tojson }} {{ 'x-' * 3 }} {{ 2 ** 10 }}
+    {%- for key, value in seen.items() %} {{ key }}{{ value }}{% endfor %}
+    {%- for one in range(9) %}{% if one == 2 %}{% continue %}{% endif %}
+    {%- if one > 3 %}{% break %}{% endif %}{{ one }}{% endfor %}"""
+    text = template_of(source).render(TALK)
+    assert text == '1 3 {"a": 0, "b": 0} x-x-x- 1024 a1013'
 
 
 def test_the_messages_stay_as_they_are():

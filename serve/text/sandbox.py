@@ -61,6 +61,16 @@ class _Namespace(Namespace):
         Namespace.__setitem__(self, name, value)
 
 
+class _Dict:
+    """What templates use of `dict`, without the class."""
+
+    def __call__(self, *args: Any, **values: Any) -> dict[Any, Any]:
+        return dict(*args, **values)
+
+    def fromkeys(self, keys: Any, value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """With what chat templates use, and bounds."""
 
@@ -76,7 +86,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise_exception=_raise_exception,
             strftime_now=_strftime_now,
             namespace=_Namespace,
-            dict=_make_dict,
+            dict=_Dict(),
         )
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -168,11 +178,6 @@ class SandboxedTemplate:
 def _check_name(name: Any) -> None:
     if isinstance(name, str) and name.startswith("_"):
         raise SecurityError(f"a namespace with the attribute {name!r}")
-
-
-def _make_dict(*args: Any, **values: Any) -> dict[Any, Any]:
-    """`dict`, without the class."""
-    return dict(*args, **values)
 
 
 def _raise_exception(message: Any) -> None:
