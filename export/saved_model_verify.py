@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.errors import VerificationError
+from export.facts import problem_type
 from export.reference import TEXTS, full_passes, reference_values
 from export.text_signatures import max_length_of
 from export.tolerances import TOLERANCES
@@ -201,7 +202,7 @@ def _strings(model: TaskModel, signatures: Any, tokenizer: Any) -> float:
     if "logits" in outputs:
         kept = expected["attention_mask"] == 1 if model.task == "token-classification" else ...
         answer = "labels" if model.task == "token-classification" else "label"
-        scores = class_scores(np.asarray(outputs["logits"])[kept])
+        scores = class_scores(np.asarray(outputs["logits"])[kept], problem_type(model))
         names = np.array(model.labels)[scores.argmax(-1)]
         given = [label.decode() for label in answered[answer].numpy()[kept].ravel()]
         best = "scores" if model.task == "token-classification" else "score"

@@ -18,6 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from export.errors import ExportError, VerificationError
+from export.facts import problem_type
 from export.graphs import BATCH, Graph, Tensor, forward_graph
 from export.lowering import MICROSOFT, TARGETS
 from export.models import prepared, tokenizer_of
@@ -167,8 +168,13 @@ def _head(after: Wires, model: TaskModel) -> list[onnx.ValueInfoProto]:
         return [info("sentence_embedding", TensorProto.FLOAT, [BATCH, model.config.output_dim])]
     labels = list(model.labels or ())
     logits = Wire(after, "logits")
-    one = len(labels) == 1
-    scores = after.op("Sigmoid", logits) if one else after.op("Softmax", logits, axis=-1)
+    kind = problem_type(model)
+    if kind == "regression":
+        scores = logits
+    elif len(labels) == 1 or kind == "multi_label_classification":
+        scores = after.op("Sigmoid", logits)
+    else:
+        scores = after.op("Softmax", logits, axis=-1)
     best = after.op("ArgMax", logits, axis=-1, keepdims=0)
     for name, value in (("label", after.take(after.strings(labels), best)), ("scores", scores)):
         after.nodes.append(helper.make_node("Identity", [value.name], [name], name))
@@ -337,7 +343,7 @@ def _verify_values(
     outputs = graph.call({tensor.name: rows[tensor.name] for tensor in graph.inputs})
     values = np.asarray(outputs[graph.outputs[0].name])
     if model.task == "text-classification":
-        name, expected = "scores", class_scores(values)
+        name, expected = "scores", class_scores(values, problem_type(model))
         labels = np.array(model.labels, dtype=object)
         top = np.sort(expected, axis=-1)
         clear = np.ones(len(lines), bool)

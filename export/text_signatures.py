@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from export.facts import problem_type
 from export.generation import SETTINGS, Steps, chooser, generated
 from export.graphs import BATCH, SEQUENCE, Graph, Tensor, forward_graph
 from export.strings.check import compared
@@ -117,11 +118,16 @@ Answer = Callable[[dict[str, tf.Tensor], dict[str, tf.Tensor]], dict[str, tf.Ten
 
 def _answer_of(model: TaskModel, encoder: TensorTokenizer) -> Answer:
     """(ids, outputs of the model) -> the outputs of `text`."""
-    labels = model.labels
+    labels, kind = model.labels, problem_type(model)
 
     def classified(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         wide = tf.cast(logits, tf.float64)
-        scores = tf.sigmoid(wide) if len(labels or ()) == 1 else tf.nn.softmax(wide)
+        if kind == "regression":
+            scores = wide
+        elif len(labels or ()) == 1 or kind == "multi_label_classification":
+            scores = tf.sigmoid(wide)
+        else:
+            scores = tf.nn.softmax(wide)
         best = tf.argmax(scores, axis=-1)
         label = tf.gather(tf.constant(labels), best)
         narrow = tf.cast(scores, tf.float32)

@@ -232,7 +232,7 @@ def test_a_classifier_says_what_its_bundle_says(small, target, tmp_path):
     assert report["ids"] > 900 and report["largest"] <= TOLERANCES["float32"]
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     export.to_onnx(model, tmp_path / "bundle", target=target, verify=False)
-    expected = serve.load(tmp_path / "bundle")(TEXTS)
+    expected = serve.load(tmp_path / "bundle")(TEXTS, long="cut")
     labels, scores = session(tmp_path / "m.onnx").run(
         ["label", "scores"], {"text": np.array(TEXTS, dtype=object)}
     )
@@ -247,7 +247,7 @@ def test_a_pair_is_two_inputs(small, tmp_path):
     to_text_onnx(model, tmp_path / "m.onnx", pair=True)
     export.to_onnx(model, tmp_path / "bundle", verify=False)
     others = pairs(TEXTS)
-    expected = serve.load(tmp_path / "bundle")(list(zip(TEXTS, others, strict=True)))
+    expected = serve.load(tmp_path / "bundle")(list(zip(TEXTS, others, strict=True)), long="cut")
     feeds = {"text": np.array(TEXTS, dtype=object), "pair": np.array(others, dtype=object)}
     labels, _ = session(tmp_path / "m.onnx").run(["label", "scores"], feeds)
     assert labels.tolist() == [answer.label for answer in expected]

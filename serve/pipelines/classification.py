@@ -15,7 +15,6 @@ from serve.pipelines.encoder import (
     EncoderSettings,
     class_scores,
     label_names,
-    sigmoid,
 )
 from serve.pipelines.results import Classification
 from serve.text.windows import Reading
@@ -74,14 +73,16 @@ class TextClassifier(EncoderPipeline):
         results = []
         for reading, outputs in zip(readings, self._run_all(readings), strict=True):
             logits = mean_logits(reading, [found["logits"] for found in outputs])
-            if self.manifest.problem_type == "regression":
-                scores = logits
-            else:
-                scores = sigmoid(logits) if settings.multi_label else class_scores(logits)
+            scores = class_scores(logits, self._problem_type(settings))
             results.append(
                 classified(label_names(self.manifest, len(scores)), scores, settings, reading)
             )
         return results
+
+    def _problem_type(self, settings: LabelSettings) -> str | None:
+        if settings.multi_label:
+            return "multi_label_classification"
+        return "regression" if self.manifest.problem_type == "regression" else None
 
 
 def mean_logits(reading: Reading, logits: Sequence[np.ndarray]) -> np.ndarray:

@@ -215,9 +215,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum(-1, keepdims=True)
 
 
-def class_scores(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of the classes; a single one is weighed against its absence (logistic)."""
-    if logits.shape[-1] == 1:
+def class_scores(logits: np.ndarray, problem_type: str | None = None) -> np.ndarray:
+    """Probabilities of the classes, or what else the logits are (see `ProblemType`).
+
+    A single class is weighed against its absence, as each of several that may hold together.
+    """
+    if problem_type == "regression":
+        return logits.astype(np.float64)
+    if logits.shape[-1] == 1 or problem_type == "multi_label_classification":
         return sigmoid(logits)
     return softmax(logits)
 
