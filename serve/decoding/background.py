@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 
-from serve.decoding.engine import Engine, Event, Ticket
+from serve.decoding.engine import Engine
 from serve.decoding.request import Completion, Request
+from serve.decoding.ticket import Event, Ticket
 from serve.errors import ServeError
 
 

@@ -9,17 +9,18 @@ a chunk takes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from serve.decoding.cache import Cache
+from serve.decoding.placement import Placement
 from serve.decoding.prefix_cache import BLOCK
-from serve.decoding.request import Completion, Request
-from serve.decoding.search import Move, Search
-from serve.decoding.speculation import Drafts, drafts
+from serve.decoding.request import Request
+from serve.decoding.search import Move
+from serve.decoding.speculation import drafts
+from serve.decoding.ticket import Event, Ticket, positions_of
 from serve.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,44 +30,6 @@ SLOTS = 16
 CHUNK = 128
 _ALONE = 4  # chunks are so much longer while nobody waits for them
 _ROWS_FOR_READER = 5  # from so many rows on the graph that reads prompts also steps faster
-
-
-class Ticket:
-    """A request under way.
-
-    Attributes:
-        request: What was asked.
-        search: How it chooses its tokens.
-        completions: The answers, once it has ended; best first.
-        error: What went wrong with it, and it alone; it has ended then.
-        cached_tokens: Tokens of the prompt that came from the prefix cache.
-    """
-
-    def __init__(self, request: Request, search: Search, prompt: list[int], room: int) -> None:
-        self.request = request
-        self.search = search
-        self.completions: list[Completion] | None = None
-        self.error: Exception | None = None
-        self.cached_tokens = 0
-        self._prompt = prompt  # what the decoder begins with
-        self._room = room
-        self._rows: list[int] = []  # of the cache, by the rows of the search
-        self._tokens: list[int] = []  # that the rows get next
-        self._drafts: Drafts | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self.completions is not None
-
-
-@dataclass(frozen=True)
-class Event:
-    """A token that was decided for good, or, without one, the end of a request."""
-
-    ticket: Ticket
-    sequence: int = 0
-    token: int | None = None
 
 
 class Engine:
@@ -102,19 +65,18 @@ class Engine:
         self.prefixes = generator.prefixes if generator.encoder is None else None
         self.cache: Cache = generator.new_cache(slots, positions, hidden)
         self.cache_bytes = slots * self.cache.capacity * self.cache.position_bytes
+        self.places = Placement(self.cache)
         self._waiting: deque[Ticket] = deque()
-        self._reading: Ticket | None = None  # a long prompt, in the row behind those that step
-        self._running: list[Ticket] = []
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._waiting or self._reading or self._running)
+        return bool(self._waiting or self.places.reading or self.places.running)
 
     @property
     def running(self) -> int:
         """Requests whose tokens are being written."""
-        return len(self._running)
+        return len(self.places.running)
 
     @property
     def waiting(self) -> int:
@@ -156,7 +118,7 @@ class Engine:
         ticket = Ticket(request, search, prompt, room)
         if request.settings.rows == 1:
             source = request.input_ids if self.generator.encoder is not None else None
-            ticket._drafts = drafts(request.settings, prompt, source, self.generator.draft)
+            ticket.drafts = drafts(request.settings, prompt, source, self.generator.draft)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -166,16 +128,16 @@ class Engine:
         ticket.completions = ticket.search.completions()
         if ticket in self._waiting:
             self._waiting.remove(ticket)
-        elif ticket is self._reading:
-            self._reading = None
+        elif ticket is self.places.reading:
+            self.places.reading = None
             self.cache.resize(self.cache.rows - 1)
-        elif ticket in self._running:
-            self._running.remove(ticket)
-            self._leave(ticket._rows)
+        elif ticket in self.places.running:
+            self.places.running.remove(ticket)
+            self.places.leave(ticket.rows)
 
     def clear(self) -> None:
         """Forget all requests, as after a failure."""
-        self._running, self._reading = [], None
+        self.places.running, self.places.reading = [], None
         self._waiting.clear()
         self.cache.resize(0)
 
@@ -190,9 +152,9 @@ class Engine:
         Returns:
             What was decided, in the order of the requests.
         """
-        ran = bool(self._running)
+        ran = bool(self.places.running)
         events = self._read()
-        if ran and self._running:
+        if ran and self.places.running:
             events += self._step()
         return events
 
@@ -201,21 +163,21 @@ class Engine:
     def _read(self) -> list[Event]:
         """Read prompts: one chunk while others run, else until something runs."""
         events: list[Event] = []
-        if self._reading is None:
+        if self.places.reading is None:
             events += self._read_together()
-        if self._reading is None:
+        if self.places.reading is None:
             return events
-        ticket, row = self._reading, self.cache.rows - 1
+        ticket, row = self.places.reading, self.cache.rows - 1
         most = self._most()
-        while self._reading is not None:
+        while self.places.reading is not None:
             done = int(self.cache.lengths[row])
-            part = ticket._prompt[done : done + most]
+            part = ticket.prompt[done : done + most]
             logits = self.cache.extend(row, part)
             self._show(ticket, self.cache.states)
-            if done + len(part) == len(ticket._prompt):
-                self._reading = None
+            if done + len(part) == len(ticket.prompt):
+                self.places.reading = None
                 events += self._begin([ticket], [row], logits[None])
-            elif self._running:
+            elif self.places.running:
                 break
         return events
 
@@ -242,12 +204,12 @@ class Engine:
         if not together:
             return []
         first = self.cache.rows
-        prompts = [ticket._prompt for ticket in together]
+        prompts = [ticket.prompt for ticket in together]
         memory = self.generator.encode([ticket.request.input_ids for ticket in together])
         logits = self.cache.add(prompts, memory)
         for line, ticket in enumerate(together):
             states = self.cache.states
-            self._show(ticket, None if states is None else states[line, : len(ticket._prompt)])
+            self._show(ticket, None if states is None else states[line, : len(ticket.prompt)])
         return self._begin(together, list(range(first, first + len(together))), logits)
 
     def _show(self, ticket: Ticket, states: np.ndarray | None) -> None:
@@ -257,28 +219,28 @@ class Engine:
 
     def _most(self) -> int:
         """Tokens that may be read in one run."""
-        return self.chunk if self._running else _ALONE * self.chunk
+        return self.chunk if self.places.running else _ALONE * self.chunk
 
     def _size(self, ticket: Ticket) -> int:
         """Tokens that have to be read for a request."""
         if self.generator.encoder is not None:
-            return max(len(ticket.request.input_ids), len(ticket._prompt))
-        return len(ticket._prompt)
+            return max(len(ticket.request.input_ids), len(ticket.prompt))
+        return len(ticket.prompt)
 
     def _known(self, ticket: Ticket) -> bool:
-        return self.prefixes is not None and self.prefixes.knows(ticket._prompt)
+        return self.prefixes is not None and self.prefixes.knows(ticket.prompt)
 
     def _reserved(self) -> int:
         """Slots that running requests may come to take."""
-        taken = sum(ticket.request.settings.rows for ticket in self._running)
-        return taken + (self._reading.request.settings.rows if self._reading else 0)
+        taken = sum(ticket.request.settings.rows for ticket in self.places.running)
+        return taken + (self.places.reading.request.settings.rows if self.places.reading else 0)
 
     def _set_aside(self, ticket: Ticket) -> None:
         """Begin a row whose prompt is read in parts, behind what is known of it."""
-        blocks = self.prefixes.find(ticket._prompt) if self.prefixes is not None else []
+        blocks = self.prefixes.find(ticket.prompt) if self.prefixes is not None else []
         ticket.cached_tokens = BLOCK * len(blocks)
-        self.cache.begin(blocks, ticket._prompt[: ticket.cached_tokens])
-        self._reading = ticket
+        self.cache.begin(blocks, ticket.prompt[: ticket.cached_tokens])
+        self.places.reading = ticket
 
     def _begin(self, tickets: list[Ticket], rows: list[int], logits: np.ndarray) -> list[Event]:
         """Let requests whose prompts were read, in the last rows, take their first tokens."""
@@ -286,59 +248,42 @@ class Engine:
         begun: list[tuple[Ticket, int, Move]] = []
         for line, (ticket, row) in enumerate(zip(tickets, rows, strict=True)):
             if self.prefixes is not None:
-                self.prefixes.keep(self.cache, row, ticket._prompt)
+                self.prefixes.keep(self.cache, row, ticket.prompt)
             move = self._decide(ticket, [logits[line]], None, events)
             if move is None:
                 self._end(ticket, events)
             else:
                 begun.append((ticket, row, move))
-        self._spread(begun, rows[0])
+        self.places.spread(begun, rows[0])
         return events
-
-    def _spread(self, begun: list[tuple[Ticket, int, Move]], first: int) -> None:
-        """Give requests that have read a row each, from `first` on, all their rows side by side."""
-        for line, (_, row, _) in enumerate(begun):  # close the gaps of those that ended at once
-            if row != first + line:
-                self.cache.copy(row, first + line)
-        self.cache.resize(first + sum(len(move.tokens) for _, _, move in begun))
-        end = self.cache.rows
-        for line in reversed(range(len(begun))):  # from behind, so that no row is needed any more
-            ticket, _, move = begun[line]
-            start = end = end - len(move.tokens)
-            ticket._rows = list(range(start, start + len(move.tokens)))
-            ticket._tokens = move.tokens
-            for row in reversed(ticket._rows):
-                if row != first + line:
-                    self.cache.copy(first + line, row)
-        self._running += [ticket for ticket, _, _ in begun]
 
     # Steps
 
     def _step(self) -> list[Event]:
         """One step of all running requests."""
-        if len(self._running) == 1 and self._reading is None and not self._waiting:
-            drafted = self._speculate(self._running[0])
+        if len(self.places.running) == 1 and self.places.reading is None and not self._waiting:
+            drafted = self._speculate(self.places.running[0])
             if drafted is not None:
                 return drafted
-        rows = sum(len(ticket._rows) for ticket in self._running)
+        rows = sum(len(ticket.rows) for ticket in self.places.running)
         tokens = np.zeros(rows, np.int64)
-        for ticket in self._running:
-            tokens[ticket._rows] = ticket._tokens
+        for ticket in self.places.running:
+            tokens[ticket.rows] = ticket.tokens
         reader = rows >= _ROWS_FOR_READER and self.generator.batched_steps
         logits = self.cache.step(tokens, by_reader=reader)
         states = self.cache.states if self.cache.hidden else None
         events: list[Event] = []
         freed: list[int] = []
-        for ticket in list(self._running):
-            own = None if states is None else states[ticket._rows]
-            move = self._decide(ticket, [logits[row] for row in ticket._rows], own, events)
+        for ticket in list(self.places.running):
+            own = None if states is None else states[ticket.rows]
+            move = self._decide(ticket, [logits[row] for row in ticket.rows], own, events)
             if move is None:
-                self._running.remove(ticket)
-                freed += ticket._rows
+                self.places.running.remove(ticket)
+                freed += ticket.rows
                 self._end(ticket, events)
             else:
-                freed += self._place(ticket, move)
-        self._leave(freed)
+                freed += self.places.place(ticket, move)
+        self.places.leave(freed)
         return events
 
     def _speculate(self, ticket: Ticket) -> list[Event] | None:
@@ -346,13 +291,13 @@ class Engine:
 
         Each place is decided as plain decoding does, so the answer is the same.
         """
-        row, drafts = ticket._rows[0], ticket._drafts
+        row, drafts = ticket.rows[0], ticket.drafts
         before = int(self.cache.lengths[row])
-        most = len(ticket._prompt) + ticket._room - 2 - before  # the last token needs no place
+        most = len(ticket.prompt) + ticket.room - 2 - before  # the last token needs no place
         proposed = drafts.propose(most) if drafts is not None else []
         if drafts is None or not proposed:
             return None
-        tokens = [ticket._tokens[0], *proposed]
+        tokens = [ticket.tokens[0], *proposed]
         logits = self.cache.extend(row, tokens, every=True, steps=True)
         events: list[Event] = []
         right = 0
@@ -360,11 +305,11 @@ class Engine:
             move = self._decide(ticket, [line], None, events)
             if move is None:
                 self.cache.trim(row, before + 1 + at)
-                self._running.remove(ticket)
+                self.places.running.remove(ticket)
                 self._end(ticket, events)
-                self._leave([row])
+                self.places.leave([row])
                 return events
-            ticket._tokens = move.tokens
+            ticket.tokens = move.tokens
             if at == len(proposed) or move.tokens[0] != proposed[at]:
                 break
             right += 1
@@ -385,66 +330,16 @@ class Engine:
         except Exception as error:
             ticket.error = error
             return None
-        if ticket._drafts is not None:
-            ticket._drafts.add([token for _, token in ticket.search.fresh])
+        if ticket.drafts is not None:
+            ticket.drafts.add([token for _, token in ticket.search.fresh])
         events += [Event(ticket, at, token) for at, token in ticket.search.fresh]
         return move
 
     def _end(self, ticket: Ticket, events: list[Event]) -> None:
-        if self.prefixes is not None and ticket.request.settings.rows == 1 and ticket._rows:
-            [row] = ticket._rows  # a conversation goes on from its answer
+        if self.prefixes is not None and ticket.request.settings.rows == 1 and ticket.rows:
+            [row] = ticket.rows  # a conversation goes on from its answer
             held = self.cache.tokens[row, : self.cache.lengths[row]]
             self.prefixes.keep(self.cache, row, held.tolist())
         ticket.completions = ticket.search.completions()
-        ticket._rows, ticket._drafts = [], None
+        ticket.rows, ticket.drafts = [], None
         events.append(Event(ticket))
-
-    def _place(self, ticket: Ticket, move: Move) -> list[int]:
-        """Give the rows of the next step a place in the cache; returns the rows left over.
-
-        A row that is continued stays where it is with its first continuation, so no copy ever
-        overwrites what another one reads.
-        """
-        old, new = ticket._rows, [-1] * len(move.parents)
-        free = list(old)
-        for at, parent in enumerate(move.parents):
-            if old[parent] in free:
-                new[at] = old[parent]
-                free.remove(old[parent])
-        for at, parent in enumerate(move.parents):
-            if new[at] < 0:
-                new[at] = free.pop(0) if free else self._another()
-                self.cache.copy(old[parent], new[at])
-        ticket._rows, ticket._tokens = new, move.tokens
-        return free
-
-    def _another(self) -> int:
-        """One more row that steps; a prompt that is being read moves out of its way."""
-        row = self.cache.rows
-        self.cache.resize(row + 1)
-        if self._reading is not None:
-            self.cache.copy(row - 1, row)
-            row -= 1
-        return row
-
-    def _leave(self, rows: list[int]) -> None:
-        """Fill rows that are free with the last ones."""
-        if not rows:
-            return
-        total = self.cache.rows - (self._reading is not None) - len(rows)
-        holes = sorted(row for row in rows if row < total)
-        for ticket in self._running:
-            for at, row in enumerate(ticket._rows):
-                if row >= total:
-                    ticket._rows[at] = hole = holes.pop(0)
-                    self.cache.copy(row, hole)
-        if self._reading is not None:
-            self.cache.copy(self.cache.rows - 1, total)
-        self.cache.resize(total + (self._reading is not None))
-
-
-def positions_of(request: Request, prompt: Sequence[int], room: int) -> int:
-    """Positions that a row of a request comes to hold: not that of the last token, unless a
-    contrastive search has to read it to choose it.
-    """
-    return len(prompt) + room - (not request.settings.penalty_alpha)

@@ -19,13 +19,14 @@ from serve.decoding.buffers import BufferCache
 from serve.decoding.cache import Cache
 from serve.decoding.constraints import Grammar
 from serve.decoding.contrastive import ContrastiveSearch
-from serve.decoding.engine import SLOTS, Engine, Ticket, positions_of
+from serve.decoding.engine import SLOTS, Engine
 from serve.decoding.growing import GrowCache
 from serve.decoding.prefix_cache import PrefixCache
 from serve.decoding.processing import Processors
 from serve.decoding.request import Completion, Request
 from serve.decoding.search import Sampling, Search, Task
 from serve.decoding.settings import GenerationSettings
+from serve.decoding.ticket import Ticket, positions_of
 from serve.errors import BundleError, InputError
 from serve.runtime.session import Session, SessionOptions
 from serve.text.stops import StopMatcher
