@@ -172,3 +172,17 @@ def test_the_lines_of_the_documents(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, page, "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1].split()[-1].isdigit()
+
+
+def test_an_answer_ends_where_the_template_ends_turns(tmp_path):
+    folder = bundles.decoder_bundle(tmp_path / "b")
+    source = SHORT.replace("\n", "<pad>\n")
+    chat = serve.load(folder, task="chat", template=source)
+    pad, end = (chat.tokenizer.backend.token_to_id(token) for token in ("<pad>", "<|endoftext|>"))
+    assert set(chat.settings().generation.eos_token_id) == {pad, end}
+    likely = {"logit_bias": {pad: 1000.0}, "max_new_tokens": 4}
+    ended = chat("the cat", **likely)
+    assert ended.token_ids == () and ended.finish_reason == "eos"
+    assert chat("the cat", eos_token_id=[end], **likely).token_ids == (pad,) * 4
+    other = serve.load(folder, task="chat", template=SHORT)
+    assert other.settings().generation.eos_token_id == (end,)

@@ -133,6 +133,14 @@ def test_a_template_cannot_leave_the_sandbox(source):
     assert text == "", f"{source} wrote {text!r}"
 
 
+@pytest.mark.parametrize(
+    "source", [one for one in ESCAPES if "set n" in one or "messages[0]" in one]
+)
+def test_what_a_template_must_not_is_named(source):
+    with pytest.raises(BundleError, match="does what a template must not"):
+        template_of(source).render(TALK)
+
+
 @pytest.mark.parametrize("source", WITHOUT_END)
 @pytest.mark.timeout(60)
 def test_a_template_ends(source, monkeypatch):
