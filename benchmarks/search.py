@@ -29,13 +29,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--threads", type=int, help="of the model")
     args = parser.parse_args()
     found: dict[str, Any] = {"vectors": args.vectors, "width": args.width}
     found["nearest"] = search(args.vectors, args.width)
     for name, row in found["nearest"].items():
         print(f"{name:12}", "  ".join(f"{key} {value:g}" for key, value in row.items()))
     if args.bundle is not None:
-        found["index"] = build(args.bundle, args.texts)
+        found["index"] = build(args.bundle, args.texts, args.threads)
         print(
             "index       ", "  ".join(f"{key} {value:g}" for key, value in found["index"].items())
         )
@@ -75,7 +76,7 @@ def search(count: int, width: int) -> dict[str, dict[str, float]]:
         return results
 
 
-def build(bundle: Path, count: int) -> dict[str, float]:
+def build(bundle: Path, count: int, threads: int | None) -> dict[str, float]:
     """Texts per second of a new index, seconds of an update by one text, of opening and a query."""
     import serve
     from serve.search.index import Index
@@ -83,11 +84,13 @@ def build(bundle: Path, count: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     words = np.array(["the", "a", "sea", "boat", "old", "red", "house", "wind", "bread", "and"])
     texts = [" ".join(rng.choice(words, rng.integers(20, 200))) for _ in range(count)]
-    embedder = serve.load(bundle)
+    embedder = serve.load(bundle, threads=threads)
     embedder.embed(texts[:8])
     with tempfile.TemporaryDirectory(prefix="zoo-search-") as folder:
         path = Path(folder) / "texts.index"
+        began = time.process_time()
         build_s, index = timed(lambda: Index.of_texts(embedder, texts, path))
+        cpu_s = time.process_time() - began
         texts[-1] = "another text"
         update_s, _ = timed(lambda: Index.of_texts(embedder, texts, path))
         open_s, index = timed(lambda: Index(path, embedder))
@@ -95,6 +98,7 @@ def build(bundle: Path, count: int) -> dict[str, float]:
             "texts": count,
             "passages": len(index),
             "texts/s": round(count / build_s, 1),
+            "texts/cpu s": round(count / cpu_s, 1),
             "tokens/s": round(sum(map(len, embedder.tokenizer.encode(texts))) / build_s),
             "update s": round(update_s, 3),
             "open ms": round(1000 * open_s, 2),

@@ -100,6 +100,11 @@ class Reranker(EncoderPipeline):
             label_names(manifest, count if isinstance(count, int) else 0), label
         )
 
+    @classmethod
+    def input_keys(cls) -> tuple[tuple[str, ...], ...]:
+        """A query with its documents."""
+        return (("query", "documents"),)
+
     @property
     def task(self) -> str:
         """Reranking, whatever else the bundle can do."""
@@ -155,7 +160,7 @@ class Reranker(EncoderPipeline):
         cut = np.zeros(len(pairs), bool)
         for first in range(0, len(pairs), _PAIRS_AT_A_TIME):
             try:
-                readings = self._read(pairs[first : first + _PAIRS_AT_A_TIME], settings)
+                readings = self._read_pairs(pairs[first : first + _PAIRS_AT_A_TIME], settings)
             except InputError as error:
                 error.row = None if error.row is None else error.row + first
                 raise
