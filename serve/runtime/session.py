@@ -64,8 +64,9 @@ class SessionOptions:
             container's quota included.
         optimization: How far ONNX Runtime rewrites the graph at loading.
         arena: Keep freed memory for the next call: faster, and the process stays at its peak size.
-        spinning: Let idle threads wait for work actively for a moment: faster between the steps
-            of generation, but burns CPU time that others on the machine might need.
+        spinning: Let threads wait for work actively while a graph runs: faster, but burns CPU time
+            that others on the machine might need. Between runs they sleep, or those of one graph
+            would slow another down for its first steps.
         prepacking: Copy weights at loading into the order that kernels like best: faster,
             at up to twice the memory.
         profile: Begin of the name of a file that ONNX Runtime writes its profile to, once
@@ -264,6 +265,7 @@ def _native_options(options: SessionOptions) -> onnxruntime.SessionOptions:
     native.add_session_config_entry(
         "session.intra_op.allow_spinning", "1" if options.spinning else "0"
     )
+    native.add_session_config_entry("session.force_spinning_stop", "1")
     native.add_session_config_entry(
         "session.disable_prepacking", "0" if options.prepacking else "1"
     )
