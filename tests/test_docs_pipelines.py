@@ -6,7 +6,7 @@ from pathlib import Path
 import serve_bundles as bundles
 
 from serve.bundle.manifest import Manifest
-from serve.pipelines import pipeline_class
+from serve.pipelines import PIPELINES, pipeline_class
 
 PAGE = (Path(__file__).parent.parent / "docs" / "pipelines.md").read_text(encoding="utf-8")
 MADE = {
@@ -32,10 +32,12 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
 
 def test_the_settings_exist(tmp_path):
     manifest = Manifest.load(bundles.encoder_bundle(tmp_path / "masks", "fill-mask"))
-    sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[2:]
-    for section in sections:
-        task = section.split("\n", 1)[0]
-        made_for = task if task != "zero-shot-classification" else "text-classification"
+    sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
+    by_task = {section.split("\n", 1)[0]: section for section in sections}
+    assert {"text-classification", "token-classification", "fill-mask"} <= set(by_task)
+    for task in set(by_task) & set(PIPELINES):
+        section = by_task[task]
+        made_for = PIPELINES[task].bundles[0]
         kind = pipeline_class(manifest.model_copy(update={"task": made_for}), task)
         named = set(re.findall(r"\b([a-z_]+)=", section)) - {"task"}
         assert named
