@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from serve.errors import BundleError, InputError, ProviderError, ServeError
+from serve.errors import BundleError, IndexFileError, InputError, ProviderError, ServeError
 
 if TYPE_CHECKING:
     from serve.bundle.manifest import Manifest
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from serve.decoding.settings import GenerationSettings
     from serve.pipelines import Pipeline, load
     from serve.runtime.session import Session, SessionOptions
+    from serve.search.index import Index
 
 __all__ = [
     "BackgroundEngine",
@@ -30,6 +31,8 @@ __all__ = [
     "Engine",
     "GenerationSettings",
     "Generator",
+    "Index",
+    "IndexFileError",
     "InputError",
     "Manifest",
     "Pipeline",
@@ -48,6 +51,7 @@ _HOMES = {
     "Engine": "serve.decoding.engine",
     "GenerationSettings": "serve.decoding.settings",
     "Generator": "serve.decoding.generator",
+    "Index": "serve.search.index",
     "Manifest": "serve.bundle.manifest",
     "Pipeline": "serve.pipelines",
     "Request": "serve.decoding.request",

@@ -72,7 +72,7 @@ class Index:
     """Texts that can be searched by meaning.
 
     >>> embedder = serve.load("bundles/minilm")
-    >>> index = Index.of_folder(embedder, "notes")
+    >>> index = serve.Index.of_folder(embedder, "notes")
     >>> index.search("how do I renew my passport?", top_k=3)
 
     Args:
