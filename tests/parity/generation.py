@@ -102,7 +102,7 @@ def settings_of(kind: str, at: int, case: Case) -> dict[str, Any]:
     vocabulary = case.config["vocab_size"]
     crosses = case.kind == "encoder-decoder"
     longest = 12 if crosses else 9
-    most = draw.whole(3, 14)
+    most = draw.whole(3, 20)
     given: dict[str, Any] = {"max_new_tokens": most}
     forced = {"m2m_100": 1.0, "marian": 0.3, "bart": 0.3, "t5": 0.1}.get(kind, 0.1)
     ends = [int(case.config.get("eos_token_id", 2))]

@@ -30,6 +30,8 @@ from serve.decoding.settings import GenerationSettings
 from .generation import ANSWERS, FOLDER, KINDS, RULES, WARPERS, folder_of
 
 TOLERANCE = 1e-4
+TIE = 2e-6
+"""Scores closer than this are in any order: sums of float32 differ by as much."""
 TARGETS = {"gpt2": ("onnxruntime", "portable"), "bart": ("onnxruntime", "portable")}
 """Targets of each kind; else "onnxruntime" alone."""
 
@@ -70,9 +72,16 @@ def compare_kind(kind: str, target: str, out: Path) -> dict[str, Any]:
             prefix = [[start, *(row["prefix"] or [])] for row in rows]
         found = generator.complete([row["input_ids"] for row in rows], settings, prefix)
     report: dict[str, Any] = {
-        "kind": kind, "target": target, "settings": len(rows), "sequences": 0, "score": 0.0,
-        "logprob": 0.0, "beams": sum(one.num_beams > 1 for one in settings), "problems": [],
-    }  # fmt: skip
+        "kind": kind,
+        "target": target,
+        "settings": len(rows),
+        "beams": sum(one.num_beams > 1 for one in settings),
+        "sequences": 0,
+        "ties": 0,
+        "score": 0.0,
+        "logprob": 0.0,
+        "problems": [],
+    }
     used: Counter[str] = Counter()  # how often each setting is among them
     for at, (row, completions, one) in enumerate(zip(rows, found, settings, strict=True)):
         used.update(list(row["settings"] or ["none"]))
@@ -92,10 +101,11 @@ def compare_answer(
     """What is wrong with one answer; notes the largest differences."""
     if len(found) != len(expected):
         return f"{len(found)} sequences, not {len(expected)}"
-    for rank, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+    ordered = _like(found, expected, settings)
+    report["ties"] += ordered != found
+    for rank, (ours, theirs) in enumerate(zip(ordered, expected, strict=True)):
         report["sequences"] += 1
-        ended = theirs["tokens"][-1] in settings.eos_token_id
-        tokens = theirs["tokens"][:-1] if ended else theirs["tokens"]
+        tokens, ended = _without_end(theirs, settings)
         if list(ours.token_ids) != tokens or (ours.finish_reason == "eos") != ended:
             scores = [one["score"] for one in expected], [one.score for one in found]
             return (
@@ -110,6 +120,27 @@ def compare_answer(
             if not gap <= TOLERANCE:
                 return f"sequence {rank}: {name} is off by {gap:.3g}"
     return None
+
+
+def _without_end(theirs: dict[str, Any], settings: GenerationSettings) -> tuple[list[int], bool]:
+    """The tokens of the reference's sequence, and whether an end token stood behind them."""
+    ended = theirs["tokens"][-1] in settings.eos_token_id
+    return (theirs["tokens"][:-1] if ended else theirs["tokens"]), ended
+
+
+def _like(
+    found: list[Completion], expected: list[dict[str, Any]], settings: GenerationSettings
+) -> list[Completion]:
+    """Our sequences, those that the reference scores alike in its order."""
+    ordered = list(found)
+    for at, theirs in enumerate(expected):
+        wanted = _without_end(theirs, settings)[0]
+        for other in range(at + 1, len(expected)):
+            if abs(theirs["score"] - expected[other]["score"]) > TIE * max(1, abs(theirs["score"])):
+                break
+            if list(ordered[at].token_ids) != wanted == list(ordered[other].token_ids):
+                ordered[at], ordered[other] = ordered[other], ordered[at]
+    return ordered
 
 
 def _gap(found: Any, expected: Any) -> float:
