@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serve.decoding.sampling import Sampler, draw, log_softmax, token_logprobs, top, warp
+from serve.decoding.sampling import draw, log_softmax, token_logprobs, top, warp
 from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
 
@@ -182,12 +182,3 @@ def test_logprobs_of_tokens():
     assert [token for token, _ in found.top] == order
     assert np.allclose([value for _, value in found.top], expected[order], atol=1e-5)
     assert token_logprobs(logits, 17, 0).top == ()
-
-
-def test_sampler_mixes_greedy_and_random_rows():
-    logits = np.random.default_rng(0).normal(size=(3, 100)).astype(np.float32)
-    settings = [GenerationSettings(), sampled(seed=5, temperature=2.0), sampled(top_k=1)]
-    tokens = Sampler(settings)(logits, range(3))
-    assert tokens[0] == logits[0].argmax()
-    assert tokens[2] == logits[2].argmax()
-    assert tokens[1] == draw(logits[1], settings[1], np.random.default_rng(5).random())

@@ -6,7 +6,6 @@ typical. Each looks only at the tokens that the ones before it left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,34 +25,6 @@ class TokenLogprobs(NamedTuple):
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...]
-
-
-class Sampler:
-    """Draws the next token of every row of a batch; each row has settings and a seed of its own."""
-
-    def __init__(self, settings: Sequence[GenerationSettings]) -> None:
-        self._settings = list(settings)
-        self._random = [np.random.default_rng(one.seed) for one in self._settings]
-        self._greedy = not any(one.do_sample for one in self._settings)
-
-    def __call__(self, logits: np.ndarray, rows: Sequence[int]) -> np.ndarray:
-        """Choose one token per row.
-
-        Args:
-            logits: [rows, vocabulary].
-            rows: Which request each line of `logits` belongs to.
-        """
-        if self._greedy:
-            return logits.argmax(-1)
-        return np.array(
-            [
-                draw(line, self._settings[row], self._random[row].random())
-                if self._settings[row].do_sample
-                else line.argmax()
-                for line, row in zip(logits, rows, strict=True)
-            ],
-            dtype=np.int64,
-        )
 
 
 def draw(scores: np.ndarray, settings: GenerationSettings, uniform: float) -> int:
