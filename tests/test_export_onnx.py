@@ -127,7 +127,7 @@ def test_export_is_verified_and_checked(name, target, bundle) -> None:
     assert report["tolerance"] == TOLERANCES["float32"]
     assert set(report["cases"]) == {"one-token", "one-row", "padded-rows"}
     if exported.model.decoder:
-        assert set(report["cases"]["padded-rows"]["sequence"]) == {"prefill", "steps"}
+        assert set(report["cases"]["padded-rows"]["sequence"]) == {"prefill", "chunks", "steps"}
     for graph in exported.manifest.graphs.values():
         onnx.checker.check_model(str(exported.folder / graph.file), full_check=target == "portable")
     Manifest.load(exported.folder, check="full")
