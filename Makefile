@@ -100,6 +100,8 @@ families: parity  ## Writes what passed into README.md and docs/families.md.
 goldens: $(STAMP) $(PARITY_STAMP)  ## Values of the reference that `make test` compares with.
 	$(PARITY_BIN)/python -m tests.parity.reference --out $(PARITY)
 	$(BIN)/python -m tests.parity.goldens --parity $(PARITY)
+	$(PARITY_BIN)/python -m tests.parity.generation_reference --out $(PARITY)
+	$(BIN)/python -m tests.parity.generation_goldens --parity $(PARITY)
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) $(INTEROP_VENV) runs bundles build dist .pytest_cache .mypy_cache .ruff_cache

@@ -42,6 +42,23 @@ def settings_from(given: dict[str, Any]) -> GenerationSettings:
     return GenerationSettings(**{**given, "logit_bias": bias, "logprobs": 0})
 
 
+def requests_of(
+    rows: list[dict[str, Any]], generator: Generator
+) -> tuple[list[list[int]], list[GenerationSettings], Any]:
+    """The arguments of `Generator.complete` for rows of the file."""
+    settings = [
+        generator.settings(logprobs=0)
+        if row["settings"] is None
+        else settings_from(row["settings"])
+        for row in rows
+    ]
+    prefix = None
+    if generator.encoder is not None:
+        start = int(generator.defaults.decoder_start_token_id or 0)
+        prefix = [[start, *(row["prefix"] or [])] for row in rows]
+    return [row["input_ids"] for row in rows], settings, prefix
+
+
 def bundle_of(kind: str, target: str, out: Path, folder: Path) -> Path:
     """Exports a kind's model."""
     import zoo
@@ -60,17 +77,8 @@ def compare_kind(kind: str, target: str, out: Path) -> dict[str, Any]:
     rows = json.loads((folder_of(out, kind) / ANSWERS).read_text())
     with tempfile.TemporaryDirectory() as folder:
         generator = Generator(bundle_of(kind, target, out, Path(folder) / "bundle"))
-        settings = [
-            generator.settings(logprobs=0)
-            if row["settings"] is None
-            else settings_from(row["settings"])
-            for row in rows
-        ]
-        prefix: Any = None
-        if generator.encoder is not None:
-            start = int(generator.defaults.decoder_start_token_id or 0)
-            prefix = [[start, *(row["prefix"] or [])] for row in rows]
-        found = generator.complete([row["input_ids"] for row in rows], settings, prefix)
+        input_ids, settings, prefix = requests_of(rows, generator)
+        found = generator.complete(input_ids, settings, prefix)
     report: dict[str, Any] = {
         "kind": kind,
         "target": target,
