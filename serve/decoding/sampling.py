@@ -116,7 +116,8 @@ def _left(scores: np.ndarray, settings: GenerationSettings, least: int) -> np.nd
         wanted = getattr(settings, share)
         if wanted is None or len(values) <= least or not (best := values.max()) > -np.inf:
             continue
-        depth = (best - values) / np.float32(settings.temperature)
+        depth = best - values
+        depth /= np.float32(settings.temperature)
         kept = warper(depth, wanted, least)
         if kept is not None:
             ids = kept if ids is None else ids[kept]
@@ -152,7 +153,7 @@ def _nucleus(depth: np.ndarray, top_p: float, least: int) -> np.ndarray | None:
     """
     if top_p == 1:
         return None
-    kept, edge, reached, wanted = _nearest(depth, np.exp(-depth), top_p)
+    kept, edge, reached, wanted = _nearest(depth, depth, top_p)
     kept[edge[: int(np.searchsorted(reached, wanted)) + 1]] = True
     return _at_least(kept, depth, least)
 
@@ -173,18 +174,21 @@ def _typical(depth: np.ndarray, typical_p: float, least: int) -> np.ndarray | No
     """
     if typical_p == 1:
         return None
-    weights = np.exp(-depth)
-    information = np.minimum(depth, np.finfo(np.float32).max)
-    information *= weights
-    distance = depth - information.sum() / weights.sum()
+    mass = information = 0.0
+    for start in range(0, len(depth), _CHUNK):
+        part = depth[start : start + _CHUNK]
+        weights = np.exp(-part)
+        mass += float(weights.sum())
+        information += float((weights * np.minimum(part, np.finfo(np.float32).max)).sum())
+    distance = depth - np.float32(information / mass)
     np.abs(distance, out=distance)
-    _, edge, reached, wanted = _nearest(distance, weights, typical_p)
+    _, edge, reached, wanted = _nearest(distance, depth, typical_p)
     last = edge[min(int(np.searchsorted(reached, wanted)), len(edge) - 1)]
     return _at_least(distance <= distance[last], distance, least)
 
 
 def _nearest(
-    keys: np.ndarray, weights: np.ndarray, share: float
+    keys: np.ndarray, depth: np.ndarray, share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Where the tokens of the smallest keys reach a share of all weight.
 
@@ -199,7 +203,7 @@ def _nearest(
     for start in range(0, len(keys), _CHUNK):
         part = slice(start, start + _CHUNK)
         bucket = np.minimum(keys[part] * _PER_NAT, np.float32(_BUCKETS - 1)).astype(np.int64)
-        mass += np.bincount(bucket, weights[part], minlength=_BUCKETS)
+        mass += np.bincount(bucket, np.exp(-depth[part]), minlength=_BUCKETS)
     mass = np.cumsum(mass)
     wanted = share * float(mass[-1])
     at = min(int(np.searchsorted(mass, wanted)), _BUCKETS - 1)
@@ -208,7 +212,7 @@ def _nearest(
     edge = np.flatnonzero((keys < high) & ~kept)[::-1]
     edge = edge[np.argsort(keys[edge], kind="stable")]
     before = float(mass[at - 1]) if at else 0.0
-    return kept, edge, before + np.cumsum(weights[edge], dtype=np.float64), wanted
+    return kept, edge, before + np.cumsum(np.exp(-depth[edge]), dtype=np.float64), wanted
 
 
 def _at_least(kept: np.ndarray, keys: np.ndarray, least: int) -> np.ndarray:
