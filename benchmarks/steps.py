@@ -215,10 +215,13 @@ def main() -> None:
 def largest(operators: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """A row for each operator that takes much of a step, and one for the others."""
     names = sorted(operators, key=lambda name: -max(operators[name].values()))
+    rows = [(name, operators[name]) for name in names[:TOP]]
     others: Counter[str] = Counter()
     for name in names[TOP:]:
         others.update(operators[name])
-    return [{"ms": name, **operators[name]} for name in names[:TOP]] + [{"ms": "others", **others}]
+    rows.append(("others", dict(others)))
+    order = [case.name for case in CASES]
+    return [{"ms": name} | {case: found.get(case) for case in order} for name, found in rows]
 
 
 def bundle(folder: Path, size: str, precision: str) -> Path:
