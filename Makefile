@@ -85,6 +85,8 @@ parity: $(STAMP) $(PARITY_STAMP) $(BESIDE_STAMP)  ## Every family against torch 
 	$(PARITY_BIN)/python -m tests.parity.sentences --folder $(MINILM) --out $(PARITY)
 	$(BIN)/python -m tests.parity.sentences --folder $(MINILM) --out $(PARITY) --compare
 	$(PARITY_BIN)/python -m tests.parity.chat
+	$(PARITY_BIN)/python -m tests.parity.pipelines --out $(PARITY)
+	$(BIN)/python -m tests.parity.pipelines --out $(PARITY) --compare
 	$(PARITY_BIN)/python -m tests.parity.generation_reference --out $(PARITY)
 	$(BIN)/python -m tests.parity.generation_compare --out $(PARITY)
 	PYTHONPATH=$(BESIDE) $(BIN)/python -m pytest --numprocesses 2 tests/test_keras_nlp.py
