@@ -193,12 +193,16 @@ def _nearest(
     """Where the tokens of the smallest keys reach a share of all weight.
 
     A histogram of the keys says in which bucket they do, and only the tokens of that bucket are
-    sorted.
+    sorted; of few tokens all are.
 
     Returns:
         Which tokens [size] lie in the buckets before; those of that bucket by rising key, of equal
         ones the last first; the weight of all tokens up to each of these; and the weight wanted.
     """
+    if len(keys) <= _BUCKETS:
+        edge = len(keys) - 1 - np.argsort(keys[::-1], kind="stable")
+        reached = np.cumsum(np.exp(-depth[edge]), dtype=np.float64)
+        return np.zeros(len(keys), np.bool_), edge, reached, share * float(reached[-1])
     mass = np.zeros(_BUCKETS)
     for start in range(0, len(keys), _CHUNK):
         part = slice(start, start + _CHUNK)
