@@ -229,3 +229,18 @@ def test_known_prompts_are_read_while_others_run(decoder):
     for ticket in tickets:
         equal(ticket.completions[0], run(decoder, ticket.request)[0])
     assert sum(ticket.cached_tokens for ticket in tickets) >= 3 * BLOCK
+
+
+def test_contrastive_search_sees_its_whole_prompt_and_is_not_guessed(layout, tmp_path):
+    """Neither stands with it: blocks come without hidden states, guesses without candidates."""
+    folder = bundles.decoder_bundle(tmp_path / "d", layout, hidden=True)
+    generator = Generator(folder)
+    known = Generator(generator.manifest, prefix_cache=10**7, draft=Generator(folder))
+    prompt = [*PROMPTS[1], *PROMPTS[0]]
+    for given in ({"top_k": 5}, {"top_k": 1}, {"top_k": 1, "prompt_lookup": 4}):
+        settings = generator.settings(penalty_alpha=0.6, max_new_tokens=12, **given)
+        plain = generator.settings(penalty_alpha=0.6, max_new_tokens=12, top_k=given["top_k"])
+        request = Request(prompt, settings)
+        expected, _ = run(generator, Request(prompt, plain))
+        for _ in range(2):
+            equal(run(known, request)[0], expected)

@@ -16,7 +16,7 @@ import numpy as np
 
 from serve.decoding.cache import Cache
 from serve.decoding.placement import Placement
-from serve.decoding.prefix_cache import BLOCK
+from serve.decoding.prefix_cache import BLOCK, PrefixCache
 from serve.decoding.request import Request
 from serve.decoding.search import Move
 from serve.decoding.speculation import drafts
@@ -116,7 +116,7 @@ class Engine:
         if search.needs_hidden and not self.cache.hidden:
             raise InputError("contrastive search needs an engine with hidden=True")
         ticket = Ticket(request, search, prompt, room)
-        if request.settings.rows == 1:
+        if request.settings.rows == 1 and not search.needs_hidden:
             source = request.input_ids if self.generator.encoder is not None else None
             ticket.drafts = drafts(request.settings, prompt, source, self.generator.draft)
         return ticket
@@ -228,7 +228,12 @@ class Engine:
         return len(ticket.prompt)
 
     def _known(self, ticket: Ticket) -> bool:
-        return self.prefixes is not None and self.prefixes.knows(ticket.prompt)
+        prefixes = self._prefixes_for(ticket)
+        return prefixes is not None and prefixes.knows(ticket.prompt)
+
+    def _prefixes_for(self, ticket: Ticket) -> PrefixCache | None:
+        """Where the beginning of its prompt may be found: not with the states it may need."""
+        return None if ticket.search.needs_hidden else self.prefixes
 
     def _reserved(self) -> int:
         """Slots that running requests may come to take."""
@@ -237,7 +242,8 @@ class Engine:
 
     def _set_aside(self, ticket: Ticket) -> None:
         """Begin a row whose prompt is read in parts, behind what is known of it."""
-        blocks = self.prefixes.find(ticket.prompt) if self.prefixes is not None else []
+        prefixes = self._prefixes_for(ticket)
+        blocks = prefixes.find(ticket.prompt) if prefixes is not None else []
         ticket.cached_tokens = BLOCK * len(blocks)
         self.cache.begin(blocks, ticket.prompt[: ticket.cached_tokens])
         self.places.reading = ticket
