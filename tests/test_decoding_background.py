@@ -102,3 +102,67 @@ def test_closing_ends_what_runs(decoder):
             never.submit(Request([5], decoder.settings(max_new_tokens=60))).result(0)
         finally:
             never.close()
+
+
+def test_a_request_that_failed_may_still_be_cancelled(decoder, monkeypatch):
+    engine = Engine(decoder, slots=2)
+    step, failures = engine.cache.step, [1]
+
+    def fail(*args, **kwargs):
+        if failures:
+            raise MemoryError(f"no memory left {failures.pop()}")
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(engine.cache, "step", fail)
+    with BackgroundEngine(engine) as running:
+        stream = running.submit(Request([5], decoder.settings(max_new_tokens=9)))
+        with pytest.raises(MemoryError):
+            stream.result(20)
+        stream.cancel()
+        stream.cancel()
+        again = running.submit(Request([5], decoder.settings(max_new_tokens=9)))
+        assert len(again.result(20)[0].token_ids) == 9
+
+
+def test_a_failure_leaves_those_that_wait(decoder, monkeypatch):
+    engine = Engine(decoder, slots=1)
+    step, failures = engine.cache.step, [1]
+    submitted = threading.Event()
+
+    def fail(*args, **kwargs):
+        submitted.wait(20)
+        if failures:
+            raise MemoryError(f"no memory left {failures.pop()}")
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(engine.cache, "step", fail)
+    with BackgroundEngine(engine) as running:
+        settings = decoder.settings(max_new_tokens=9)
+        streams = [running.submit(Request([5 + at], settings)) for at in range(4)]
+        next(streams[0])
+        submitted.set()
+        with pytest.raises(MemoryError):
+            streams[0].result(20)
+        for at, stream in enumerate(streams[1:], 1):
+            expected = decoder.generate_ids([[5 + at]], settings)
+            assert [list(stream.result(20)[0].token_ids)] == expected
+
+
+def test_an_input_that_the_encoder_refuses_ends_alone(tmp_path):
+    generator = Generator(bundles.seq2seq_bundle(tmp_path / "s"))
+    settings = generator.settings(max_new_tokens=9)
+    inputs = [[5, 6], [4000], [7], [9, 10, 11]]
+    engine = Engine(generator, slots=8)
+    tickets = [engine.submit(Request(ids, settings)) for ids in inputs]
+    for _ in engine.run():
+        pass
+    assert isinstance(tickets[1].error, InputError)
+    for at in (0, 2, 3):
+        assert tickets[at].error is None
+        expected = generator.generate_ids([inputs[at]], settings)
+        assert [list(tickets[at].completions[0].token_ids)] == expected
+    with BackgroundEngine(engine) as running:
+        with pytest.raises(InputError, match="encoder"):
+            running.submit(Request([4000], settings)).result(20)
+        with pytest.raises(InputError, match="token -1"):
+            running.submit(Request([5, -1], settings))

@@ -124,34 +124,37 @@ class BackgroundEngine:
             self._wake.notify()
 
     def _work(self) -> None:
-        while self._take():
+        while (leaving := self._take()) is not None:
             try:
+                for ticket in leaving:
+                    self.engine.cancel(ticket)
+                    self._tell(Event(ticket))
                 events = self.engine.advance()
             except Exception as error:  # whatever went wrong concerns all that shared the step
                 self._fail(error)
                 continue
             for event in events:
                 self._tell(event)
-        self._fail(ServeError("the engine was closed before the request ended"))
+        self._fail(ServeError("the engine was closed before the request ended"), everyone=True)
 
-    def _take(self) -> bool:
-        """Wait for something to do, and take it in; False: the engine is closed."""
+    def _take(self) -> list[Ticket] | None:
+        """Wait for something to do, and take it in.
+
+        Returns:
+            Requests that are to end; None where the engine is closed.
+        """
         with self._wake:
             while not (self._closing or self._inbox or self._leaving or self.engine.busy):
                 self._wake.wait()
             if self._closing:
-                return False
+                return None
             while self._inbox:
                 stream = self._inbox.popleft()
                 self._streams[id(stream.ticket)] = stream
                 self.engine.enqueue(stream.ticket)
-            leaving = list(self._leaving)
+            leaving = {id(stream.ticket): stream.ticket for stream in self._leaving}
             self._leaving.clear()
-        for stream in leaving:
-            if not stream.ticket.done:
-                self.engine.cancel(stream.ticket)
-                self._tell(Event(stream.ticket))
-        return True
+        return [ticket for key, ticket in leaving.items() if key in self._streams]
 
     def _tell(self, event: Event) -> None:
         stream = self._streams[id(event.ticket)]
@@ -161,12 +164,16 @@ class BackgroundEngine:
         del self._streams[id(event.ticket)]
         stream._end(event.ticket.error)
 
-    def _fail(self, error: Exception) -> None:
-        """Tell all requests that they will not end, and begin anew."""
-        self.engine.clear()
-        with self._wake:
-            streams = [*self._streams.values(), *self._inbox]
-            self._inbox.clear()
-            self._streams.clear()
-        for stream in streams:
+    def _fail(self, error: Exception, everyone: bool = False) -> None:
+        """Tell those that had begun, or everyone, that they will not end."""
+        failed = [one for one in self._streams.values() if not self.engine.waits(one.ticket)]
+        everyone = everyone or not failed
+        if everyone:
+            failed = list(self._streams.values())
+            with self._wake:
+                failed += self._inbox
+                self._inbox.clear()
+        self.engine.clear(everyone)
+        for stream in failed:
+            self._streams.pop(id(stream.ticket), None)
             stream._end(error)

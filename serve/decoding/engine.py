@@ -121,11 +121,15 @@ class Engine:
             ticket.drafts = drafts(request.settings, prompt, source, self.generator.draft)
         return ticket
 
+    def waits(self, ticket: Ticket) -> bool:
+        """Whether a request has not begun."""
+        return ticket in self._waiting
+
     def cancel(self, ticket: Ticket) -> None:
         """End a request; what it has written so far becomes its completions."""
         if ticket.done:
             return
-        ticket.completions = ticket.search.completions()
+        ticket.completions, ticket.drafts = ticket.search.completions(), None
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         elif ticket is self.places.reading:
@@ -135,10 +139,11 @@ class Engine:
             self.places.running.remove(ticket)
             self.places.leave(ticket.rows)
 
-    def clear(self) -> None:
-        """Forget all requests, as after a failure."""
+    def clear(self, everyone: bool = True) -> None:
+        """Forget all requests, or those that have begun, as after a failure."""
         self.places.running, self.places.reading = [], None
-        self._waiting.clear()
+        if everyone:
+            self._waiting.clear()
         self.cache.resize(0)
 
     def run(self) -> Iterator[Event]:
@@ -203,14 +208,31 @@ class Engine:
             together.append(self._waiting.popleft())
         if not together:
             return []
+        events: list[Event] = []
+        together, memory = self._encode(together, events)
+        if not together:
+            return events
         first = self.cache.rows
-        prompts = [ticket.prompt for ticket in together]
-        memory = self.generator.encode([ticket.request.input_ids for ticket in together])
-        logits = self.cache.add(prompts, memory)
+        logits = self.cache.add([ticket.prompt for ticket in together], memory)
         for line, ticket in enumerate(together):
             states = self.cache.states
             self._show(ticket, None if states is None else states[line, : len(ticket.prompt)])
-        return self._begin(together, list(range(first, first + len(together))), logits)
+        return events + self._begin(together, list(range(first, self.cache.rows)), logits)
+
+    def _encode(
+        self, tickets: list[Ticket], events: list[Event]
+    ) -> tuple[list[Ticket], dict[str, np.ndarray]]:
+        """What the encoder gives of some requests; an input that it refuses ends its own alone."""
+        try:
+            inputs = [ticket.request.input_ids for ticket in tickets]
+            return tickets, self.generator.encode(inputs)
+        except InputError as error:
+            if len(tickets) == 1:
+                tickets[0].error = error
+                self._end(tickets[0], events)
+                return [], {}
+        good = [one for ticket in tickets for one in self._encode([ticket], events)[0]]
+        return self._encode(good, events) if good else ([], {})
 
     def _show(self, ticket: Ticket, states: np.ndarray | None) -> None:
         """Show a search that compares hidden states those of its prompt."""

@@ -240,6 +240,8 @@ class Generator:
         else:
             prompt = list(request.prefix)
         self._check_ids(prompt)
+        if min(request.input_ids) < 0:  # how many tokens an encoder knows is not told
+            raise InputError(f"token {min(request.input_ids)}: expected ids from 0")
         return prompt, self._room(len(prompt), request.settings)
 
     def search(self, request: Request, prompt: Sequence[int], room: int) -> Search:
