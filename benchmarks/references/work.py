@@ -6,7 +6,7 @@ THREADS = 2
 FIRST, LAST = 5, 30000  # ids that are no special tokens of any size
 SOURCE, TARGET = (32, 48), 40  # tokens of a text to translate, and of its translation
 REQUESTS = 16
-PROMPTS, ANSWERS = (16, 128), (32, 128)  # tokens of the requests that share steps
+PROMPTS, ANSWERS = (16, 128), (64, 128)  # tokens of the requests that share steps
 PERIOD = 32  # tokens of a text before it repeats itself
 GAP = 0.03  # seconds between the arrivals of two requests
 
