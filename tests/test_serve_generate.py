@@ -175,7 +175,7 @@ def test_stop_by_the_caller(decoder):
 @pytest.mark.parametrize(
     "bad",
     [
-        {"max_new_tokens": 0}, {"temperature": 0}, {"temperature": -1.0},
+        {"max_new_tokens": 0}, {"temperature": 0}, {"temperature": 1e-50},
         {"temperature": float("nan")},
         {"top_k": 0}, {"top_k": 1.5}, {"top_p": 0}, {"top_p": 1.1}, {"seed": -1}, {"stop": ("",)},
         {"colour": 1},

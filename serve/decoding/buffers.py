@@ -162,8 +162,7 @@ class BufferCache(Cache):
         else:
             self.store = DeviceStore(self.shapes, self.slots, self.capacity, self.decoder)
         self._bound: dict[tuple[Session, int, int, bool], _Bound] = {}
-        self._logits: tuple[int, np.dtype] | None = None  # vocabulary, dtype
-        self._width = 0  # of the hidden states
+        self._outputs: dict[str, np.ndarray] = {}  # of steps, [slots, 1, ...]: all write there
         self._places = np.arange(self.capacity)
 
     def read(self, row: int, start: int, stop: int) -> np.ndarray:
@@ -211,20 +210,19 @@ class BufferCache(Cache):
         key = (session, 0, count, self.hidden)
         bound = self._bound.get(key)
         if bound is None:
-            if self._logits is None:
-                raise AssertionError("a step before any prompt was read")
             binding = session.runtime.io_binding()
             self.store.bind(binding, session, 0, count)
             self._bind_keep(binding, False)
-            vocabulary, dtype = self._logits
             bound = _Bound(binding, np.zeros((count, 1), np.int64))
-            bound.logits = _bind_output(binding, "logits", (count, 1, vocabulary), dtype)
+            bound.logits = _bind_output(binding, "logits", self._outputs["logits"][:count])
             if self.hidden:
-                shape = (count, 1, self._width)
-                bound.states = _bind_output(binding, HIDDEN, shape, np.dtype(np.float32))
+                bound.states = _bind_output(binding, HIDDEN, self._outputs[HIDDEN][:count])
             binding.bind_cpu_input("input_ids", bound.ids)
             self._bound[key] = bound
         if bound.version != self.memory.version:
+            for other in self._bound.values():
+                if other.version != self.memory.version:
+                    other.memory = []  # it is bound anew before it runs again
             bound.version = self.memory.version
             self._bind_memory(bound, 0, count)
         return bound
@@ -247,11 +245,16 @@ class BufferCache(Cache):
         run_bound(session, binding, f"{ids.shape[1]} tokens of {count} rows")
         outputs = binding.get_outputs()
         logits: np.ndarray = outputs[0].numpy()
-        self._logits = logits.shape[-1], logits.dtype
+        self._remember("logits", logits)
         if self.hidden:
             self.states = outputs[1].numpy()
-            self._width = self.states.shape[-1]
+            self._remember(HIDDEN, self.states)
         return logits
+
+    def _remember(self, name: str, output: np.ndarray) -> None:
+        """Make room for what steps will put out: a graph need not tell how wide that is."""
+        if name not in self._outputs:
+            self._outputs[name] = np.zeros((self.slots, 1, output.shape[-1]), output.dtype)
 
     def _bind_memory(self, bound: _Bound, first: int, count: int) -> None:
         lines = self.memory.of(first, count)
@@ -260,7 +263,6 @@ class BufferCache(Cache):
             bound.binding.bind_ortvalue_input(name, self._value(array))
 
 
-def _bind_output(binding: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    array = np.zeros(shape, dtype)
-    binding.bind_output(name, "cpu", 0, dtype, shape, array.ctypes.data)
+def _bind_output(binding: Any, name: str, array: np.ndarray) -> np.ndarray:
+    binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
     return array

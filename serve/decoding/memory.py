@@ -49,9 +49,13 @@ class Memory:
             return
         lines = self.lines
         count = len(next(iter(arrays.values())))
+        width = self._width(lines)
         for name, new in arrays.items():
             old = self._arrays.get(name)
-            self._arrays[name] = new if not lines or old is None else _joined(old[:lines], new)
+            if lines and old is not None:
+                self._arrays[name] = _joined(_narrowed(old[:lines], width), new)
+            else:
+                self._arrays[name] = new
         self._line[first:] = range(lines, lines + count)
         self.version += 1
 
@@ -80,6 +84,8 @@ class Memory:
         del self._line[rows:]
         self.version += 1
         self._free(sorted(gone, reverse=True))
+        if not self._line:
+            self._arrays = {}
 
     def of(self, first: int, count: int) -> dict[str, np.ndarray]:
         """What some neighbouring rows are fed, by input name."""
@@ -91,6 +97,12 @@ class Memory:
             return {name: array[start:stop] for name, array in self._arrays.items()}
         return {name: array[line] for name, array in self._arrays.items()}
 
+    def _width(self, lines: int) -> int | None:
+        """What the longest of the first lines needs: a longer one may have left."""
+        return (
+            int(self._arrays[MASK][:lines].sum(1).max()) if lines and MASK in self._arrays else None
+        )
+
     def _free(self, candidates: list[int]) -> None:
         """Fill lines without readers with the last lines."""
         for line in candidates:
@@ -101,6 +113,11 @@ class Memory:
                 for array in self._arrays.values():
                     array[line] = array[last]
                 self._line = [line if one == last else one for one in self._line]
+
+
+def _narrowed(array: np.ndarray, width: int | None) -> np.ndarray:
+    """The first `width` places in time."""
+    return array[:, :, :width] if array.ndim == 4 else array[:, :width]
 
 
 def _joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -265,7 +265,7 @@ _RULES: dict[str, _Rule] = {
     "do_sample": _FLAG,
     "ignore_eos": _FLAG,
     "renormalize_logits": _FLAG,
-    "temperature": (_real(0, 1e4), "a number above 0"),
+    "temperature": (_real(1e-30, 1e4), "a number above 1e-30, where float32 ends"),
     "top_k": _POSITIVE,
     "top_p": _SHARE,
     "min_p": _SHARE,
