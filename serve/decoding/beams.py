@@ -17,6 +17,8 @@ from serve.decoding.request import Completion
 from serve.decoding.sampling import TokenLogprobs, log_softmax, log_softmax_at, top, warp
 from serve.decoding.search import Move, Search, Task, refuse_nan, scored
 
+_FEW = 64  # tokens that are ruled out, which the likeliest are looked through for
+
 
 @dataclass
 class _Hypothesis:
@@ -177,11 +179,13 @@ class _Group:
         settings = self.task.settings
         count = min(self._kept, logits.size)
         penalty = settings.diversity_penalty if chosen else 0.0
-        plain = self.task.processors.idle and one.matcher is None
-        if plain and not settings.do_sample and not penalty:  # no need of a whole row
-            tokens = top(logits, count)
-            values = log_softmax_at(logits, tokens)
-            return tokens, values, values
+        if not (one.matcher or settings.do_sample or penalty):
+            banned = self.task.processors.banned(one.tokens)
+            if banned is not None and len(banned) <= _FEW:  # no need of a whole row
+                tokens = top(logits, min(count + len(banned), logits.size))
+                tokens = tokens[~np.isin(tokens, banned)][:count]
+                values = log_softmax_at(logits, tokens)
+                return tokens, values, values
         scores = scored(self.task, log_softmax(logits), one.tokens, one.matcher, own=True)
         if settings.do_sample:
             scores = warp(scores, settings)

@@ -8,6 +8,7 @@ Face's `generate`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,35 @@ Rule = Callable[[np.ndarray, np.ndarray, int], None]
 them are the answer's."""
 
 _NEVER = np.float32(-np.inf)
+
+
+@dataclass(frozen=True)
+class Ban:
+    """A rule that does nothing but rule tokens out: their ids, given tokens and new ones."""
+
+    ids: Callable[[np.ndarray, int], np.ndarray]
+
+    def __call__(self, scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
+        """Rule the tokens out."""
+        ids = self.ids(tokens, new)
+        scores[ids[ids < len(scores)]] = _NEVER
+
+
+@dataclass(frozen=True)
+class Forced:
+    """The answer's token number `at`, from 0."""
+
+    token: int
+    at: int
+
+    def __call__(self, scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
+        """Leave that token alone, where it is its turn."""
+        if new == self.at:
+            scores.fill(_NEVER)
+            scores[self.token] = 0
+
+
+_NONE = np.zeros(0, np.int64)
 
 
 class Processors:
@@ -73,6 +103,18 @@ class Processors:
         self._rules: list[Rule] = [rule for rule in rules if rule is not None]
         self.idle = not self._rules
 
+    def banned(self, generated: Sequence[int]) -> np.ndarray | None:
+        """Ids of the tokens that are ruled out next, where that is all that the rules do; None
+        where they do more, and a whole row of scores has to be gone through.
+        """
+        new = len(generated)
+        rules = [rule for rule in self._rules if not (isinstance(rule, Forced) and rule.at != new)]
+        if not all(isinstance(rule, Ban) for rule in rules):
+            return None
+        tokens = self._tokens(generated)
+        found = [rule.ids(tokens, new) for rule in rules if isinstance(rule, Ban)]
+        return np.unique(np.concatenate(found)) if found else _NONE
+
     def __call__(self, scores: np.ndarray, generated: Sequence[int]) -> np.ndarray:
         """Apply the rules.
 
@@ -85,10 +127,13 @@ class Processors:
         """
         if self.idle:
             return scores
-        tokens = np.concatenate([self._prompt, np.asarray(generated, np.int64)])
+        tokens = self._tokens(generated)
         for rule in self._rules:
             rule(scores, tokens, len(generated))
         return scores
+
+    def _tokens(self, generated: Sequence[int]) -> np.ndarray:
+        return np.concatenate([self._prompt, np.asarray(generated, np.int64)])
 
 
 def _array(ids: Iterable[int]) -> np.ndarray:
@@ -156,14 +201,13 @@ def _no_repeat(size: int, source: np.ndarray | None = None) -> Rule | None:
     if size == 0:
         return None
 
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
+    def ids(tokens: np.ndarray, new: int) -> np.ndarray:
         if len(tokens) < size - 1:
-            return
+            return _NONE
         suffix = tokens[len(tokens) + 1 - size :]
-        banned = followers(tokens if source is None else source, suffix)
-        scores[banned[banned < len(scores)]] = _NEVER
+        return followers(tokens if source is None else source, suffix)
 
-    return rule
+    return Ban(ids)
 
 
 def followers(tokens: np.ndarray, suffix: np.ndarray) -> np.ndarray:
@@ -200,46 +244,29 @@ def _last_of(rows: np.ndarray) -> Rule:
     beginnings, last = rows[:, :-1].astype(np.int64), rows[:, -1].astype(np.int64)
     length = beginnings.shape[1]
 
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
-        if length <= len(tokens):
-            scores[last[(beginnings == tokens[-length:]).all(1)]] = _NEVER
+    def ids(tokens: np.ndarray, new: int) -> np.ndarray:
+        if length > len(tokens):
+            return _NONE
+        found: np.ndarray = last[(beginnings == tokens[-length:]).all(1)]
+        return found
 
-    return rule
+    return Ban(ids)
 
 
 def _least(length: int, new_tokens: int, ends: np.ndarray) -> Rule | None:
     if (length == 0 and new_tokens == 0) or not len(ends):
         return None
 
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
-        if len(tokens) < length or new < new_tokens:
-            scores[ends] = _NEVER
-
-    return rule
+    return Ban(lambda tokens, new: ends if len(tokens) < length or new < new_tokens else _NONE)
 
 
 def _always(ids: np.ndarray) -> Rule | None:
     """Tokens that are never chosen."""
-    if not len(ids):
-        return None
-
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
-        scores[ids] = _NEVER
-
-    return rule
+    return Ban(lambda tokens, new: ids) if len(ids) else None
 
 
 def _forced(token: int | None, at: int) -> Rule | None:
-    """The answer's token number `at`, from 0."""
-    if token is None:
-        return None
-
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
-        if new == at:
-            scores.fill(_NEVER)
-            scores[token] = 0
-
-    return rule
+    return None if token is None else Forced(token, at)
 
 
 def _first(settings: GenerationSettings, start: int) -> Rule | None:
@@ -249,11 +276,7 @@ def _first(settings: GenerationSettings, start: int) -> Rule | None:
     ids = _array(settings.begin_suppress_tokens)
     at = int(start == 1 and settings.forced_bos_token_id is not None)
 
-    def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
-        if new == at:
-            scores[ids] = _NEVER
-
-    return rule
+    return Ban(lambda tokens, new: ids if new == at else _NONE)
 
 
 def _renormalized(wanted: bool) -> Rule | None:
