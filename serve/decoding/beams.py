@@ -182,8 +182,9 @@ class _Group:
         if not (one.matcher or settings.do_sample or penalty):
             banned = self.task.processors.banned(one.tokens)
             if banned is not None and len(banned) <= _FEW:  # no need of a whole row
-                tokens = top(logits, min(count + len(banned), logits.size))
-                tokens = tokens[~np.isin(tokens, banned)][:count]
+                likeliest = top(logits, min(count + len(banned), logits.size))
+                kept = [token for token in likeliest.tolist() if token not in banned]
+                tokens = np.array(kept[:count], np.int64)
                 values = log_softmax_at(logits, tokens)
                 return tokens, values, values
         scores = scored(self.task, log_softmax(logits), one.tokens, one.matcher, own=True)

@@ -103,7 +103,7 @@ class Processors:
         self._rules: list[Rule] = [rule for rule in rules if rule is not None]
         self.idle = not self._rules
 
-    def banned(self, generated: Sequence[int]) -> np.ndarray | None:
+    def banned(self, generated: Sequence[int]) -> set[int] | None:
         """Ids of the tokens that are ruled out next, where that is all that the rules do; None
         where they do more, and a whole row of scores has to be gone through.
         """
@@ -111,9 +111,14 @@ class Processors:
         rules = [rule for rule in self._rules if not (isinstance(rule, Forced) and rule.at != new)]
         if not all(isinstance(rule, Ban) for rule in rules):
             return None
+        if not rules:
+            return set()
         tokens = self._tokens(generated)
-        found = [rule.ids(tokens, new) for rule in rules if isinstance(rule, Ban)]
-        return np.unique(np.concatenate(found)) if found else _NONE
+        found: set[int] = set()
+        for rule in rules:
+            if isinstance(rule, Ban):
+                found.update(rule.ids(tokens, new).tolist())
+        return found
 
     def __call__(self, scores: np.ndarray, generated: Sequence[int]) -> np.ndarray:
         """Apply the rules.
