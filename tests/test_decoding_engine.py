@@ -238,3 +238,37 @@ def test_scores_that_are_no_numbers_end_their_request_alone(decoder, monkeypatch
 
 def broken(self, ticket, *others):
     ticket.error = ServeError("no luck")
+
+
+def test_short_prompts_are_read_together_up_to_a_chunk(decoder, monkeypatch):
+    engine = Engine(decoder, slots=8, chunk=10)
+    engine.submit(Request([5, 6, 7], decoder.settings(max_new_tokens=20)))
+    engine.advance()
+    sizes, add = [], engine.cache.add
+
+    def read(prompts, *args):
+        sizes.append(len(prompts) * max(map(len, prompts)))
+        return add(prompts, *args)
+
+    monkeypatch.setattr(engine.cache, "add", read)
+    settings = decoder.settings(max_new_tokens=20)
+    for at in range(5):
+        engine.submit(Request([9 + at] * 4, settings))
+    for step in range(1, 4):
+        engine.advance()
+        assert len(sizes) == step  # a step of those that run after each
+    assert sizes == [8, 8, 4]
+
+
+def test_slots_are_kept_for_beams_that_are_yet_to_come(decoder):
+    engine = Engine(decoder, slots=4)
+    others = sorted(set(range(decoder.vocabulary)) - {7})
+    beams = decoder.settings(num_beams=4, max_new_tokens=6, begin_suppress_tokens=others)
+    first = engine.submit(Request([5, 6], beams))
+    engine.advance()
+    assert engine.cache.rows == 1
+    second = engine.submit(Request([8], decoder.settings(max_new_tokens=4)))
+    for _ in engine.run():
+        pass
+    for ticket in (first, second):
+        same(ticket.completions, alone(decoder, ticket.request))

@@ -190,6 +190,11 @@ def test_a_stop_text_may_be_given_alone():
     assert GenerationSettings(stop="end").stop == ("end",)
 
 
+def test_tokens_may_be_given_as_an_array():
+    assert GenerationSettings(eos_token_id=np.array([3, 4])).eos_token_id == (3, 4)
+    assert GenerationSettings(eos_token_id=None).eos_token_id == ()
+
+
 def add_reference(folder, arrays):
     np.savez(folder / "verification.npz", **arrays)
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -228,9 +228,11 @@ class GenerationSettings:
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
     if _whole(0)(value):
         return (int(value),)
-    given = tuple(value or ()) if isinstance(value, Sequence | np.ndarray | None) else (value,)
+    given = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
     for token in given:
         if not _whole(0)(token):
             raise InputError(f"{name} holds {token!r}: expected token ids, whole numbers from 0")
