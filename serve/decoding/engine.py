@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SLOTS = 16
 CHUNK = 128
 _ALONE = 4  # chunks are so much longer while nobody waits for them
-_ROWS_FOR_READER = 5  # from so many rows on the graph that reads prompts also steps faster
+_ROWS_FOR_READER = 4  # from so many rows on the graph that reads prompts also steps faster
 
 
 class Engine:
