@@ -176,7 +176,7 @@ def test_stop_by_the_caller(decoder):
     "bad",
     [
         {"max_new_tokens": 0}, {"temperature": 0}, {"temperature": 1e-50},
-        {"temperature": float("nan")},
+        {"temperature": float("nan")}, {"length_penalty": 500.0}, {"length_penalty": -60},
         {"top_k": 0}, {"top_k": 1.5}, {"top_p": 0}, {"top_p": 1.1}, {"seed": -1}, {"stop": ("",)},
         {"colour": 1},
     ],

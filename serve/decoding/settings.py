@@ -277,7 +277,7 @@ _RULES: dict[str, _Rule] = {
     "num_beams": _POSITIVE,
     "num_beam_groups": _POSITIVE,
     "diversity_penalty": _NUMBER,
-    "length_penalty": _NUMBER,
+    "length_penalty": (_real(-50, 50), "a number above -50 and up to 50"),
     "repetition_penalty": (_real(0, 1e4), "a number above 0"),
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
