@@ -155,18 +155,26 @@ class _Group:
 
     def _candidates(self, logits: list[np.ndarray], chosen: Counter[int]) -> list[_Candidate]:
         """The best continuations of all hypotheses, best first; or as many drawn ones."""
-        keys, places = [], []
+        parents, tokens, values, keys = [], [], [], []
         for parent, row in enumerate(logits):
             before = np.float32(self.running[parent].score)
-            tokens, values, own = self._best(row, self.running[parent], chosen)
-            refuse_nan(values[0] if len(values) else row.max())
-            for token, value, key in zip(tokens.tolist(), values, own, strict=True):
-                if value > -np.inf:
-                    keys.append(float(before + key))
-                    places.append(_Candidate(parent, token, float(before + value)))
-        order = np.argsort(-np.array(keys), kind="stable")[: self._kept]
-        found = [places[at] for at in order.tolist()]
-        return sorted(found, key=lambda one: -one.score)
+            found, own, ranked = self._best(row, self.running[parent], chosen)
+            refuse_nan(own[0] if len(own) else row.max())
+            parents.append(np.full(len(found), parent))
+            tokens.append(found)
+            values.append(before + own)
+            keys.append(before + ranked)
+        scores = np.concatenate(values)
+        order = np.argsort(-np.concatenate(keys), kind="stable")
+        order = order[scores[order] > -np.inf][: self._kept]
+        order = order[np.argsort(-scores[order], kind="stable")]
+        rows = zip(
+            np.concatenate(parents)[order].tolist(),
+            np.concatenate(tokens)[order].tolist(),
+            scores[order].tolist(),
+            strict=True,
+        )
+        return [_Candidate(parent, token, score) for parent, token, score in rows]
 
     def _best(
         self, logits: np.ndarray, one: _Hypothesis, chosen: Counter[int]
