@@ -71,10 +71,39 @@ def test_errors_say_which_input():
         pipeline("x")
     assert caught.value.row is None
     answers = pipeline(iter([*range(17), "x"]))
-    assert list(itertools.islice(answers, 16)) == list(range(0, 32, 2))
+    assert list(itertools.islice(answers, 17)) == list(range(0, 34, 2))  # the one before as well
     with pytest.raises(InputError, match=r"^input 17: expected") as caught:
         next(answers)
     assert caught.value.row == 17
+
+
+def test_what_an_iterator_gave_before_its_own_error_is_answered():
+    def inputs():
+        yield from range(5)
+        raise OSError("unplugged")
+
+    answers = Doubler()(inputs())
+    assert list(itertools.islice(answers, 5)) == [0, 2, 4, 6, 8]
+    with pytest.raises(OSError, match="unplugged"):
+        next(answers)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "3", True, None])
+def test_sizes_out_of_range_are_refused(classifier, value):
+    with pytest.raises(InputError, match=r"^batch_size=.*whole number from 1"):
+        serve.load(classifier, batch_size=value)
+    with pytest.raises(InputError, match=r"^batch_size="):
+        Doubler(batch_size=value)(iter([1, 2]))
+    if value is None:  # elsewhere this is a default
+        return
+    with pytest.raises(InputError, match=r"^batch_tokens=.*whole number from 1"):
+        serve.load(classifier, batch_tokens=value)
+    with pytest.raises(InputError, match=r"^threads=.*whole number from 1"):
+        serve.load(classifier, threads=value)
+    pipeline = Doubler()
+    pipeline.read_ahead = value
+    with pytest.raises(InputError, match=r"^read_ahead=.*whole number from 1"):
+        pipeline(iter([1, 2]))
 
 
 def test_settings_are_checked_before_anything_is_read():
@@ -120,7 +149,7 @@ def test_texts_of_an_iterator_share_runs_and_keep_their_order(classifier):
 
 def test_tasks_and_choices_of_load(classifier):
     assert serve.load(classifier, task="text-classification", batch_size=7).batch_size == 7
-    with pytest.raises(InputError, match=r"task='fill-mask', which needs a bundle of fill-mask: .*"
+    with pytest.raises(InputError, match=r"fill-mask needs a bundle of fill-mask: .*"
                        "made for text-classification and can do .*zero-shot"):  # fmt: skip
         serve.load(classifier, task="fill-mask")
     with pytest.raises(InputError, match="task='painting': the bundle"):

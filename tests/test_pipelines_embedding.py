@@ -240,3 +240,29 @@ def test_texts_in_dicts_and_pairs(folder, embedder):
         embedder.embed(["sea", ("a", "b")])
     with pytest.raises(InputError, match="takes one text per input"):
         extractor(("a", "b"))
+
+
+@pytest.mark.parametrize("texts", ["a red boat", None, 3, {"a": "b"}, b"a"])
+def test_a_list_of_texts_is_no_single_one(embedder, texts):
+    with pytest.raises(InputError, match=r"^texts: expected a list of texts, got "):
+        embedder.embed(texts)
+    with pytest.raises(InputError, match=r"^first: expected a list of texts, got "):
+        embedder.similarity(texts, TEXTS)
+    with pytest.raises(InputError, match=r"^second: expected a list of texts, got "):
+        embedder.similarity(TEXTS, texts)
+
+
+def test_lists_of_texts_may_be_generators(embedder):
+    np.testing.assert_allclose(embedder.embed(text for text in TEXTS), embedder.embed(TEXTS))
+    found = embedder.similarity((text for text in TEXTS), tuple(TEXTS[:2]))
+    assert found.shape == (len(TEXTS), 2)
+
+
+def test_choices_of_another_kind_are_refused(folder, embedder):
+    for prompts in (["a"], {"a": 1}, "a"):
+        with pytest.raises(InputError, match=r"^prompts=.*expected a text for each name"):
+            serve.load(folder / "states", task="sentence-similarity", prompts=prompts)
+    with pytest.raises(InputError, match="normalize='x': expected True or False"):
+        embedder("a boat", normalize="x")
+    with pytest.raises(InputError, match="prompt_name="):
+        embedder("a boat", prompt_name=["a"])

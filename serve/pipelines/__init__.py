@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from serve.bundle.integrity import Check
 from serve.bundle.manifest import Manifest
 from serve.errors import InputError
-from serve.pipelines.base import Pipeline
+from serve.pipelines.base import Pipeline, check_size
 from serve.runtime.session import Provider, SessionOptions
 
 
@@ -72,7 +72,7 @@ def load(
 
     Raises:
         BundleError: The bundle is incomplete, changed or of an unknown schema.
-        InputError: The bundle cannot do the task, or a choice is unknown.
+        InputError: The bundle cannot do the task, or a choice is unknown or out of range.
         ProviderError: A provider asked for is not installed.
     """
     manifest = Manifest.load(bundle, check)
@@ -87,6 +87,8 @@ def load(
                 f"the pipeline of {task or manifest.task} has no choice {name!r}: "
                 f"it knows {', '.join(known)}"
             )
+    if "batch_size" in choices:
+        check_size("batch_size", choices["batch_size"])
     return make(manifest, options, **choices)
 
 
@@ -103,9 +105,9 @@ def pipeline_class(manifest: Manifest, task: str | None = None) -> type[Any]:
     row = PIPELINES.get(task)
     if row is None or manifest.task not in row.bundles:
         able = [name for name, row in PIPELINES.items() if manifest.task in row.bundles]
-        needs = f", which needs a bundle of {' or '.join(row.bundles)}" if row else ""
+        wrong = f"{task} needs a bundle of {' or '.join(row.bundles)}" if row else f"task={task!r}"
         raise InputError(
-            f"task={task!r}{needs}: the bundle {manifest.name!r} was made for {manifest.task} and "
+            f"{wrong}: the bundle {manifest.name!r} was made for {manifest.task} and "
             f"can do {', '.join(able)}"
         )
     return getattr(importlib.import_module(f"serve.pipelines.{row.module}"), row.pipeline)

@@ -62,6 +62,8 @@ class Pipeline(ABC):
             InputError: A setting or an input is unfit; `error.row` says which input.
         """
         chosen = self.settings(**settings)
+        check_size("batch_size", self.batch_size)
+        check_count("read_ahead", self.read_ahead)
         if isinstance(inputs, list):
             return self._answer(inputs, chosen) if inputs else []
         if isinstance(inputs, Iterator):
@@ -85,18 +87,46 @@ class Pipeline(ABC):
         """One result per item; at least one item."""
 
     def _answer_iterator(self, inputs: Iterator[Any], settings: Any) -> Iterator[Any]:
-        """Results in order, a few batches at a time."""
+        """Results in order, a few batches at a time; what stands before an error is answered."""
         most = self.read_ahead or _BATCHES_AHEAD * self.batch_size
         done = 0
-        while items := list(islice(inputs, most)):
-            try:
-                answers = self._answer(items, settings)
-            except InputError as error:
-                if error.row is not None:
-                    error.row += done
-                raise
-            done += len(items)
+        failure: Exception | None = None
+        while failure is None:
+            items, failure = _read_some(inputs, most)
+            answers, unfit = self._answer_before(items, settings)
+            if unfit is not None:
+                unfit.row = None if unfit.row is None else unfit.row + done
+                failure = unfit
             yield from answers
+            if len(items) < most:
+                break
+            done += len(items)
+        if failure is not None:
+            raise failure
+
+    def _answer_before(
+        self, items: Sequence[Any], settings: Any
+    ) -> tuple[list[Any], InputError | None]:
+        """Results of the items before the first unfit one, and the error about that."""
+        error: InputError | None = None
+        while items:
+            try:
+                return self._answer(items, settings), error
+            except InputError as found:
+                error = found
+                items = items[: found.row or 0]  # an earlier one may be unfit in another way
+        return [], error
+
+
+def _read_some(inputs: Iterator[Any], most: int) -> tuple[list[Any], Exception | None]:
+    """Up to `most` items, and what ended the reading before its time."""
+    items: list[Any] = []
+    try:
+        for item in islice(inputs, most):
+            items.append(item)  # noqa: PERF402 -- what was read is kept when it fails
+    except Exception as error:  # of the caller's iterator, raised when these are answered
+        return items, error
+    return items, None
 
 
 def read_settings(kind: type[_Settings], given: Mapping[str, Any], task: str) -> _Settings:
@@ -128,6 +158,27 @@ def check_count(name: str, value: Any) -> None:
     """Refuse what is no whole number from 1; None is left to mean "no limit"."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise InputError(f"{name}={value!r}: expected a whole number from 1")
+
+
+def check_size(name: str, value: Any) -> None:
+    """Refuse what is no whole number from 1, None included."""
+    if value is None:
+        raise InputError(f"{name}=None: expected a whole number from 1")
+    check_count(name, value)
+
+
+def text_list(name: str, texts: Any) -> list[Any]:
+    """A list of what should be several texts: a list, a tuple, a generator, ...
+
+    Raises:
+        InputError: It is one text, which would be read letter by letter, or nothing of the kind.
+    """
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        hint = f"; one text is [{texts!r:.40}]" if isinstance(texts, str) else ""
+        raise InputError(
+            f"{name}: expected a list of texts, got {type(texts).__name__} {texts!r:.40}{hint}"
+        )
+    return list(texts)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

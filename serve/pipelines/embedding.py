@@ -10,10 +10,10 @@ import numpy as np
 
 from serve.bundle.manifest import Manifest
 from serve.errors import InputError
-from serve.pipelines.base import check_choice, check_count, for_each
+from serve.pipelines.base import check_choice, check_count, for_each, text_list
 from serve.pipelines.encoder import EncoderPipeline, EncoderSettings, Outputs
 from serve.pipelines.pooling import POOLINGS, PRECISIONS, join, quantize, shorten
-from serve.pipelines.prompts import add_prompt, read_prompts
+from serve.pipelines.prompts import add_prompt, check_prompts, read_prompts
 from serve.pipelines.results import Embedding, Features, Similarity
 from serve.runtime.session import SessionOptions
 from serve.text.windows import Piece, join_windows
@@ -50,6 +50,8 @@ class EmbeddingSettings(EncoderSettings):
         super().__post_init__()
         check_count("dimensions", self.dimensions)
         check_choice("precision", self.precision, PRECISIONS)
+        if self.normalize not in (None, True, False):
+            raise InputError(f"normalize={self.normalize!r}: expected True or False")
 
 
 class Embedder(EncoderPipeline):
@@ -92,6 +94,7 @@ class Embedder(EncoderPipeline):
         self.outputs = (VECTOR,) if self.pooled else (STATES,)
         super().__init__(manifest, options, batch_size, batch_tokens)
         found, default = read_prompts(manifest)
+        check_prompts(prompts)
         self.prompts: dict[str, str] = {**found, **(prompts or {})}
         self._defaults: dict[str, Any] = {
             "pooling": pooling,
@@ -175,7 +178,8 @@ class Embedder(EncoderPipeline):
                 "a text's vector needs a way to pool the states of its tokens: pass pooling= one "
                 f"of {', '.join(POOLINGS)}, or open the bundle with task='sentence-similarity'"
             )
-        vectors = [vector.values for vector in self._embed(list(texts), chosen)]
+        items = text_list("texts", texts)
+        vectors = [vector.values for vector in self._embed(items, chosen)]
         if vectors:
             return np.stack(vectors)
         nothing = np.zeros((1, chosen.dimensions or self.width), np.float32)
@@ -187,6 +191,7 @@ class Embedder(EncoderPipeline):
         """Cosines of every text of `first` and every text of `second`, [first, second]."""
         if settings.get("precision") not in (None, "float32"):
             raise InputError("precision is of vectors: similarities are of those in float32")
+        first, second = text_list("first", first), text_list("second", second)
         vectors = self.embed([*first, *second], **settings)
         return cosines(vectors[: len(first)], vectors[len(first) :])
 

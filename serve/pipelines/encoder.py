@@ -11,7 +11,14 @@ from tokenizers import Encoding
 
 from serve.bundle.manifest import Manifest
 from serve.errors import BundleError, InputError
-from serve.pipelines.base import Pipeline, check_choice, for_each, read_settings
+from serve.pipelines.base import (
+    Pipeline,
+    check_choice,
+    check_count,
+    check_size,
+    for_each,
+    read_settings,
+)
 from serve.runtime.batching import token_batches
 from serve.runtime.session import Session, SessionOptions
 from serve.text.tokenizer import TextTokenizer
@@ -36,7 +43,8 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         stride = self.stride
-        if stride is not None and (not isinstance(stride, int) or stride < 0):
+        whole = isinstance(stride, int) and not isinstance(stride, bool)
+        if stride is not None and not (whole and stride >= 0):
             raise InputError(f"stride={stride!r}: expected a whole number from 0")
 
 
@@ -65,6 +73,8 @@ class EncoderPipeline(Pipeline):
         batch_size: int = 32,
         batch_tokens: int | None = None,
     ) -> None:
+        check_size("batch_size", batch_size)
+        check_count("batch_tokens", batch_tokens)
         self.manifest = manifest
         self.tokenizer = TextTokenizer.of(manifest)
         self.session = Session(manifest.path(manifest.graphs["model"].file), options)
@@ -134,11 +144,11 @@ class EncoderPipeline(Pipeline):
         first: Any = item
         second: Any = None
         if isinstance(item, Mapping):
-            unknown = sorted(set(item) - set(self.pair_names))
+            unknown = set(item) - set(self.pair_names)
             if unknown or self.pair_names[0] not in item:
+                keys = list(self.pair_names) if self.pairs != "no" else [self.pair_names[0]]
                 raise InputError(
-                    f"an input of {self.task} has the keys {list(self.pair_names)}, "
-                    f"not {sorted(item)}"
+                    f"an input of {self.task} has the keys {keys}, not {sorted(map(str, item))}"
                 )
             first, second = item[self.pair_names[0]], item.get(self.pair_names[1])
         elif isinstance(item, tuple):

@@ -93,6 +93,11 @@ class MaskFiller(EncoderPipeline):
                         f"{encoded.tokens}; a mask holds one token"
                     )
                 found = encoded.ids[0]
+                if encoded.tokens[0] == getattr(self.tokenizer.backend.model, "unk_token", None):
+                    raise InputError(
+                        f"targets: {target!r} is no token of the vocabulary, which has only "
+                        f"{encoded.tokens[0]} for it"
+                    )
             ids.append(found)
         return np.array(list(dict.fromkeys(ids)))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from serve.bundle.manifest import Manifest
 from serve.errors import BundleError, InputError
@@ -36,6 +37,16 @@ def read_prompts(manifest: Manifest) -> tuple[dict[str, str], str | None]:
     return prompts, default
 
 
+def check_prompts(prompts: Any) -> None:
+    """Refuse what does not give a text for each name; None is none."""
+    if prompts is None:
+        return
+    if not isinstance(prompts, Mapping) or not all(
+        isinstance(part, str) for pair in prompts.items() for part in pair
+    ):
+        raise InputError(f"prompts={prompts!r:.60}: expected a text for each name, as a dict")
+
+
 def add_prompt(prompt: str | None, name: str | None, prompts: Mapping[str, str]) -> str:
     """The text to put before each text.
 
@@ -48,7 +59,7 @@ def add_prompt(prompt: str | None, name: str | None, prompts: Mapping[str, str])
         if prompt is not None and not isinstance(prompt, str):
             raise InputError(f"prompt={prompt!r}: expected a text")
         return prompt or ""
-    if name not in prompts:
+    if not isinstance(name, str) or name not in prompts:
         known = ", ".join(map(repr, sorted(prompts))) or "none"
         raise InputError(f"prompt_name={name!r}: the model's prompts are {known}")
     return prompts[name]

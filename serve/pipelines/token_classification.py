@@ -158,9 +158,9 @@ def _every_word(
 
 
 def _words(item: Any) -> list[str] | None:
-    if not isinstance(item, Mapping) or "tokens" not in item:
+    if not isinstance(item, Mapping) or "text" in item:
         return None
-    words = item["tokens"]
+    words = item.get("tokens")
     if set(item) != {"tokens"} or not isinstance(words, list | tuple) or not words:
         raise InputError(f"expected a text or {{'tokens': [words]}}, got {item!r:.80}")
     for word in words:

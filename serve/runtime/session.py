@@ -84,8 +84,9 @@ class SessionOptions:
     rewritten: str | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads={self.threads}: expected a whole number from 1")
+        whole = isinstance(self.threads, int) and not isinstance(self.threads, bool)
+        if self.threads is not None and not (whole and self.threads >= 1):
+            raise InputError(f"threads={self.threads!r}: expected a whole number from 1")
         if isinstance(self.providers, str):  # a single name is a likely slip
             object.__setattr__(self, "providers", (self.providers,))
 
