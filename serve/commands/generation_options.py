@@ -146,10 +146,7 @@ def generation_options(command: _Command) -> _Command:
 
 
 def collect(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that were given, of a command's arguments; others of its own are passed over.
-
-    `bad_words` are texts, which a pipeline's tokenizer makes `bad_words_ids` of.
-    """
+    """The settings that were given, of a command's arguments; others of its own are passed over."""
     given = {
         option.name: options[option.name]
         for option in _TABLE

@@ -78,7 +78,7 @@ class Grammar:
             kept = _grammars.setdefault(tokenizer, OrderedDict())
             if key not in kept:
                 made = _vocabulary(tokenizer, ends, vocabulary)
-                _refuse_unwritable(settings.choices, made.table)
+                _refuse_unwritable(settings.allowed_choices, made.table)
                 kept[key] = cls(source, made, what)
                 if len(kept) > _KEPT:
                     kept.popitem(last=False)
@@ -230,7 +230,7 @@ _vocabularies: WeakKeyDictionary[TextTokenizer, dict[Any, Vocabulary]] = WeakKey
 def _vocabulary(tokenizer: TextTokenizer, ends: tuple[int, ...], size: int) -> Vocabulary:
     made = _vocabularies.setdefault(tokenizer, {})
     if (ends, size) not in made:
-        made[ends, size] = Vocabulary(TokenBytes(tokenizer), ends, size)
+        made[ends, size] = Vocabulary(TokenBytes.of(tokenizer), ends, size)
     return made[ends, size]
 
 
@@ -255,7 +255,7 @@ def _source(settings: GenerationSettings) -> tuple[str, str]:
         what, source = "json_schema", f"start: %json {_schema(settings.json_schema)}"
     elif settings.choices:
         what = f"choices={settings.choices!r:.200}"
-        texts = (_literal(_text(what, choice)) for choice in settings.choices)
+        texts = (_literal(_text(what, choice)) for choice in settings.allowed_choices)
         source = f"start: {_terminal('|'.join(texts))}"
     elif settings.grammar is not None:
         what, source = "grammar", _text("grammar", settings.grammar)

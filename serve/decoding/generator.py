@@ -14,6 +14,7 @@ import numpy as np
 
 from serve.bundle.integrity import Check
 from serve.bundle.manifest import PREFILL, CacheSpec, GenerationSpec, Manifest
+from serve.decoding.banned_words import BannedWords
 from serve.decoding.beams import BeamSearch
 from serve.decoding.buffers import BufferCache
 from serve.decoding.cache import Cache
@@ -248,7 +249,8 @@ class Generator:
         """How a request chooses its tokens."""
         settings = request.settings
         source = request.input_ids if self.encoder is not None else None
-        processors = Processors(settings, prompt, self.vocabulary, source, room)
+        words = BannedWords.of(self.tokenizer, settings.bad_words) if settings.bad_words else None
+        processors = Processors(settings, prompt, self.vocabulary, source, room, words)
         grammar = ends = None
         if settings.constrained:
             grammar = Grammar.compile(

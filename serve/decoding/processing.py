@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serve.decoding.banned_words import BannedWords
 from serve.decoding.sampling import log_softmax
 from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
@@ -62,6 +63,7 @@ class Processors:
         vocabulary: Length of a row of scores.
         encoder_ids: What the encoder read; None for a decoder, whose prompt is its input.
         max_new_tokens: Most tokens of the answer.
+        words: Those of `bad_words`, where there are any.
 
     Attributes:
         idle: There is nothing to do: scores pass unchanged.
@@ -77,6 +79,7 @@ class Processors:
         vocabulary: int,
         encoder_ids: Sequence[int] | None,
         max_new_tokens: int,
+        words: BannedWords | None = None,
     ) -> None:
         _check(settings, vocabulary)
         self._prompt = np.asarray(prompt, np.int64)
@@ -90,6 +93,8 @@ class Processors:
             _no_repeat(settings.no_repeat_ngram_size),
             _no_repeat(settings.encoder_no_repeat_ngram_size, source),
             *_bad_words(settings.bad_words_ids, settings.eos_token_id),
+            _always(words.always) if words is not None else None,
+            _completing(words),
             _least(
                 0 if settings.min_new_tokens else settings.min_length, settings.min_new_tokens, ends
             ),
@@ -242,6 +247,13 @@ def _bad_words(rows: Sequence[Sequence[int]], ends: Sequence[int]) -> list[Rule 
         _always(_array(row[0] for row in group)) if length == 1 else _last_of(np.array(group))
         for length, group in sorted(by_length.items())
     ]
+
+
+def _completing(words: BannedWords | None) -> Rule | None:
+    """Tokens that complete a word that the answer has begun."""
+    if words is None:
+        return None
+    return Ban(lambda tokens, new: words.completing(tokens[len(tokens) - new :]))
 
 
 def _last_of(rows: np.ndarray) -> Rule:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-import numpy as np
-
 from serve.bundle.manifest import GenerationSpec
+from serve.decoding.setting_checks import (
+    MAY_BE_NONE,
+    RULES,
+    texts,
+    token_biases,
+    token_ids,
+    token_rows,
+)
 from serve.errors import InputError
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
@@ -52,6 +58,7 @@ class GenerationSettings:
         frequency_penalty: Taken from the logits of tokens, times their number in the answer.
         no_repeat_ngram_size: No n-gram of this length may occur twice.
         encoder_no_repeat_ngram_size: No n-gram of this length of the input may occur.
+        bad_words: Texts that the answer never holds, in whatever tokens, nor within longer words.
         bad_words_ids: Rows of tokens that must not be generated.
         logit_bias: Added to the logits of tokens, by id.
         suppress_tokens: Tokens that are never generated.
@@ -100,6 +107,7 @@ class GenerationSettings:
     frequency_penalty: float = 0.0
     no_repeat_ngram_size: int = 0
     encoder_no_repeat_ngram_size: int = 0
+    bad_words: tuple[str, ...] = ()
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     suppress_tokens: tuple[int, ...] = ()
@@ -116,37 +124,30 @@ class GenerationSettings:
     draft_tokens: int = 5
     regex: str | None = None
     json_schema: Any = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
     grammar: str | None = None
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("stop", "choices"):
+        for name in ("stop", "choices", "bad_words"):
             value = getattr(self, name)
-            given = (value,) if isinstance(value, str) else tuple(value or ())
-            object.__setattr__(self, name, given)
-            for text in given:
-                if not isinstance(text, str) or not text:
-                    raise InputError(f"{name}={text!r}: expected a text of at least one character")
+            if value is not None or name != "choices":
+                object.__setattr__(self, name, texts(name, value))
+        if self.choices == ():
+            raise InputError("choices is empty: expected at least one text")
         for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
-            object.__setattr__(self, name, _ids(name, getattr(self, name)))
-        rows = tuple(_ids("bad_words_ids", row) for row in self.bad_words_ids or ())
+            object.__setattr__(self, name, token_ids(name, getattr(self, name)))
+        rows = tuple(token_ids("bad_words_ids", row) for row in token_rows(self.bad_words_ids))
         if not all(rows):
             raise InputError(
                 "bad_words_ids holds a row of no tokens, expected at least one in each"
             )
         object.__setattr__(self, "bad_words_ids", rows)
-        for name, (test, expected) in _RULES.items():
+        for name, (test, expected) in RULES.items():
             value = getattr(self, name)
-            if not test(value) and not (value is None and name in _MAY_BE_NONE):
+            if not test(value) and not (value is None and name in MAY_BE_NONE):
                 raise InputError(f"{name}={value!r}: expected {expected}")
-        bias = dict(self.logit_bias or {})
-        for token, value in bias.items():
-            if not _whole(0)(token) or not _NUMBER[0](value):
-                raise InputError(
-                    f"logit_bias holds {token!r}: {value!r}, expected token ids and numbers"
-                )
-        object.__setattr__(self, "logit_bias", bias)
+        object.__setattr__(self, "logit_bias", token_biases(self.logit_bias))
         self._agree()
 
     def _agree(self) -> None:
@@ -158,6 +159,8 @@ class GenerationSettings:
         given = [name for name in _CONSTRAINTS if getattr(self, name) not in (None, ())]
         if len(given) > 1:
             raise InputError(f"{given[0]} and {given[1]} are both given: an answer follows one")
+        if self.choices and not self.allowed_choices:
+            raise InputError("choices: each of them holds one of bad_words, so none may be written")
         if self.num_beams % self.num_beam_groups:
             raise InputError(
                 f"num_beams={self.num_beams} does not divide into "
@@ -183,6 +186,15 @@ class GenerationSettings:
     def constrained(self) -> bool:
         """Whether the answer has to follow an expression, schema, list or grammar."""
         return any(getattr(self, name) not in (None, ()) for name in _CONSTRAINTS)
+
+    @property
+    def allowed_choices(self) -> tuple[str, ...]:
+        """The choices that hold none of `bad_words`."""
+        return tuple(
+            choice
+            for choice in self.choices or ()
+            if not any(word in choice for word in self.bad_words)
+        )
 
     @property
     def rows(self) -> int:
@@ -225,82 +237,3 @@ class GenerationSettings:
         if given.get("do_sample") is False or given.get("penalty_alpha"):
             base["do_sample"] = False
         return cls(**{**base, **given})
-
-
-def _ids(name: str, value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    if _whole(0)(value):
-        return (int(value),)
-    given = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
-    for token in given:
-        if not _whole(0)(token):
-            raise InputError(f"{name} holds {token!r}: expected token ids, whole numbers from 0")
-    return tuple(int(token) for token in given)
-
-
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
-    )
-
-
-def _real(above: float, most: float) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, int | float | np.number)
-        and not isinstance(value, bool)
-        and bool(above < value <= most)
-    )
-
-
-_Rule = tuple[Callable[[Any], bool], str]
-_POSITIVE: _Rule = (_whole(1), "a whole number from 1")
-_COUNT: _Rule = (_whole(0), "a whole number from 0")
-_SHARE: _Rule = (_real(0, 1), "a number above 0 and up to 1")
-_FLAG: _Rule = (lambda value: isinstance(value, bool | np.bool_), "True or False")
-_NUMBER: _Rule = (lambda value: _real(-np.inf, 1e9)(value), "a number")
-_RULES: dict[str, _Rule] = {
-    "max_new_tokens": _POSITIVE,
-    "min_new_tokens": _COUNT,
-    "max_length": _POSITIVE,
-    "min_length": _COUNT,
-    "do_sample": _FLAG,
-    "ignore_eos": _FLAG,
-    "renormalize_logits": _FLAG,
-    "temperature": (_real(1e-30, 1e4), "a number above 1e-30, where float32 ends"),
-    "top_k": _POSITIVE,
-    "top_p": _SHARE,
-    "min_p": _SHARE,
-    "typical_p": _SHARE,
-    "seed": _COUNT,
-    "num_return_sequences": _POSITIVE,
-    "num_beams": _POSITIVE,
-    "num_beam_groups": _POSITIVE,
-    "diversity_penalty": _NUMBER,
-    "length_penalty": (_real(-50, 50), "a number above -50 and up to 50"),
-    "repetition_penalty": (_real(0, 1e4), "a number above 0"),
-    "presence_penalty": _NUMBER,
-    "frequency_penalty": _NUMBER,
-    "no_repeat_ngram_size": _COUNT,
-    "encoder_no_repeat_ngram_size": _COUNT,
-    "forced_bos_token_id": _COUNT,
-    "forced_eos_token_id": _COUNT,
-    "logprobs": _COUNT,
-    "penalty_alpha": _SHARE,
-    "prompt_lookup": _COUNT,
-    "draft_tokens": _POSITIVE,
-    "pad_token_id": _COUNT,
-}
-_MAY_BE_NONE = {
-    "max_new_tokens",
-    "max_length",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "seed",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "logprobs",
-    "penalty_alpha",
-}

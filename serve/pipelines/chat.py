@@ -120,7 +120,7 @@ class ChatPipeline(TextGenerator):
         return [name for name in (*super().setting_names(), *_OWN) if name not in _NOT_FOR_CHAT]
 
     def settings(self, **given: Any) -> ChatSettings:
-        """Fields of `GenerationSettings` and `ChatSettings`, and `bad_words` (texts).
+        """Fields of `GenerationSettings` and `ChatSettings`.
 
         Unless `eos_token_id` is given, the token that the template puts behind answers ends them
         too: models often name only the end of all texts.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +78,17 @@ class TextGenerator(Pipeline):
     def setting_names(cls) -> list[str]:
         """What `settings` takes."""
         names = [field.name for field in fields(GenerationSettings)]
-        return [*names, "bad_words", "long", "instruction"]
+        return [*names, "long", "instruction"]
 
     def settings(self, **given: Any) -> WritingSettings:
-        """Fields of `GenerationSettings`, `bad_words` (texts), and those of `WritingSettings`.
+        """Fields of `GenerationSettings`, and those of `WritingSettings`.
 
         The model's defaults hold for what is not given.
         """
         long = given.pop("long", None) or self.long_choices[0]
         check_choice("long", long, self.long_choices)
         instruction = given.pop("instruction", "") or ""
-        words = given.pop("bad_words", None)
-        chosen = self.generator.settings(**given)
-        if words:
-            rows = self._words([words] if isinstance(words, str) else list(words))
-            chosen = replace(chosen, bad_words_ids=(*chosen.bad_words_ids, *rows))
-        return WritingSettings(chosen, long, instruction)
+        return WritingSettings(self.generator.settings(**given), long, instruction)
 
     def generate(self, texts: Any, **settings: Any) -> Any:
         """Same as calling the pipeline."""
@@ -205,15 +200,6 @@ class TextGenerator(Pipeline):
         if not ids:
             raise InputError(f"the text {text!r} has no tokens: expected something to go on")
         return ids, False
-
-    def _words(self, words: Sequence[str]) -> list[tuple[int, ...]]:
-        """Tokens of words that must not be generated, at the beginning of a text and within it."""
-        rows: list[tuple[int, ...]] = []
-        for word in words:
-            for text in (word, f" {word}"):
-                encoded = self.tokenizer.backend.encode(text, add_special_tokens=False)
-                rows += [tuple(encoded.ids)] if encoded.ids else []
-        return list(dict.fromkeys(rows))
 
 
 class Text2TextGenerator(TextGenerator):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import random
 import re
+from bisect import bisect_left
 from functools import cache, cached_property
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from serve.errors import InputError
 from serve.text.tokenizer import TextTokenizer
 
 _REPLACEMENT = "\ufffd"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_APART = b"\xff"  # stands between tokens; no text in UTF-8 holds it
 _TRIES = 64  # random texts over which the table is compared with the decoder
 
 
@@ -49,6 +55,14 @@ class TokenBytes:
             self.first, self.rest = _by_decoding(tokenizer, names, "ByteFallback" in kinds)
         self._compare(tokenizer, kinds)
 
+    @classmethod
+    def of(cls, tokenizer: TextTokenizer) -> TokenBytes:
+        """The table of a tokenizer, made once. Raises as the class does."""
+        with _lock:
+            if tokenizer not in _tables:
+                _tables[tokenizer] = cls(tokenizer)
+            return _tables[tokenizer]
+
     def _compare(self, tokenizer: TextTokenizer, kinds: list[str]) -> None:
         """Random texts come out as the decoder makes them, or the table is of no use."""
         tokens = [number for number, token in enumerate(self.rest) if token]
@@ -75,6 +89,40 @@ class TokenBytes:
                 reached.update(end for end in ends if wanted[start:end] in tokens)
         return len(wanted) in reached
 
+    def holding(self, word: bytes) -> np.ndarray:
+        """Tokens that hold a word, as the first or later, int64 [any]; a word is UTF-8."""
+        found: set[int] = set()
+        for joined, starts in self._joined:
+            at = joined.find(word)
+            while at >= 0:
+                found.add(int(np.searchsorted(starts, at, "right")) - 1)
+                at = joined.find(word, at + 1)
+        return np.array(sorted(found), np.int64)
+
+    def beginning_with(self, part: bytes) -> np.ndarray:
+        """Tokens that begin with a part of a word, behind another token, int64 [any]."""
+        tokens, ids = self._sorted
+        begin = bisect_left(tokens, part)
+        end = bisect_left(tokens, part + _APART, begin)  # behind all that go on in UTF-8
+        return ids[begin:end]
+
+    @cached_property
+    def _joined(self) -> list[tuple[bytes, np.ndarray]]:
+        """All tokens one behind the other, and where each starts: of those that come first, too."""
+        tables = [self.rest] if self.first == self.rest else [self.rest, self.first]
+        found = []
+        for table in tables:
+            sizes = [len(token) + len(_APART) for token in table]
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+            found.append((_APART.join(table), starts))
+        return found
+
+    @cached_property
+    def _sorted(self) -> tuple[list[bytes], np.ndarray]:
+        """The bytes of tokens behind others, sorted, and their ids."""
+        order = sorted(range(len(self.rest)), key=self.rest.__getitem__)
+        return [self.rest[number] for number in order], np.array(order, np.int64)
+
     @cached_property
     def blank(self) -> list[int]:
         """Tokens that vanish at the beginning of a text, but count as its first."""
@@ -99,6 +147,10 @@ class TokenBytes:
                 made += table[number]
                 table = self.rest
         return made.decode("utf-8", "replace")
+
+
+_lock = Lock()
+_tables: WeakKeyDictionary[TextTokenizer, TokenBytes] = WeakKeyDictionary()
 
 
 def _by_decoding(
