@@ -244,3 +244,31 @@ def test_contrastive_search_sees_its_whole_prompt_and_is_not_guessed(layout, tmp
         expected, _ = run(generator, Request(prompt, plain))
         for _ in range(2):
             equal(run(known, request)[0], expected)
+
+
+def test_the_ends_of_prompts_are_forgotten_before_their_beginnings(decoder):
+    cache = decoder.new_cache(1, 64)
+    prefixes = PrefixCache(2 * BLOCK * cache.position_bytes)
+    rng = np.random.default_rng(2)
+    first, second = (rng.integers(2, 90, 2 * BLOCK).tolist() for _ in range(2))
+    cache.add([first])
+    prefixes.keep(cache, 0, first)
+    assert len(prefixes.find([*first, 3])) == 2
+    cache.resize(0)
+    cache.add([second[:BLOCK]])
+    prefixes.keep(cache, 0, second[:BLOCK])
+    assert len(prefixes.find([*first, 3])) == 1
+    small = PrefixCache(BLOCK * cache.position_bytes)  # for one block of the two
+    cache.resize(0)
+    cache.add([first])
+    small.keep(cache, 0, first)
+    assert len(small.find([*first, 3])) == 1
+
+
+def test_a_draft_model_that_holds_less_stops_guessing(decoder, tmp_path):
+    draft = Generator(bundles.decoder_bundle(tmp_path / "draft"))
+    draft.spec = draft.spec.model_copy(update={"max_length": 18})
+    ahead = Generator(decoder.manifest, draft=draft)
+    for prompt in ([5, 6, 7, 8], PROMPTS[0]):
+        request = Request(prompt, decoder.settings(max_new_tokens=30, eos_token_id=(999,)))
+        equal(run(ahead, request)[0], run(decoder, request)[0])

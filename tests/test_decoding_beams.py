@@ -85,7 +85,7 @@ def test_beams_as_wide_as_the_tree_find_the_best_sequences(which, penalty, reque
         assert list(one.token_ids) + [EOS] * ended == tokens
 
 
-def groups_by_the_paper(model, groups, size, penalty, length, ends):
+def groups_by_the_paper(model, groups, size, penalty, length, ends, power=1.0, early=False):
     """Diverse beam search: groups in turn, each beam of which is scored less what earlier groups
     chose at the same time; every group keeps its own hypotheses.
     """
@@ -109,14 +109,16 @@ def groups_by_the_paper(model, groups, size, penalty, length, ends):
             for rank, (score, tokens, token) in enumerate(candidates):
                 if token in ends or step == length:
                     if rank < size:
-                        finished[group].append((score / step, [*tokens, token]))
+                        finished[group].append((score / step**power, [*tokens, token]))
                 else:
                     going.append(([*tokens, token], score))
             finished[group] = sorted(finished[group], key=lambda one: -one[0])[:size]
             running[group] = going[:size]
             full = len(finished[group]) == size
-            best = running[group][0][1] / step if running[group] else -np.inf
-            if not running[group] or (full and best <= finished[group][-1][0]):
+            longest = length if early == "never" and power > 0 else step
+            best = running[group][0][1] / longest**power if running[group] else -np.inf
+            may_improve = not full or (early is not True and best > finished[group][-1][0])
+            if not running[group] or not may_improve:
                 done[group] = True
                 continue
             chosen += [tokens[-1] for tokens, _ in running[group]]
@@ -144,6 +146,36 @@ def test_groups_of_beams(decoder, groups, size, penalty):
     assert len(found) == len(expected)
     for one, (score, tokens) in zip(found, expected, strict=True):
         assert one.score == pytest.approx(score, abs=1e-4)
+        assert list(one.token_ids) == (tokens[:-1] if one.finish_reason == "eos" else tokens)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_when_beams_end(decoder, seed):
+    """By every rule of early stopping, with end tokens that come often and penalties of length."""
+    rng = np.random.default_rng(seed)
+    groups, size = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    given = {
+        "length_penalty": float(rng.uniform(-1.5, 3)),
+        "early_stopping": [True, False, "never"][seed % 3],
+        "diversity_penalty": float(rng.uniform(0, 3)),
+    }
+    ends = tuple(rng.choice(decoder.vocabulary, int(rng.integers(1, 160)), replace=False).tolist())
+    if groups * size == 1:
+        size = 2
+    prompt = rng.integers(2, 90, 4).tolist()
+    weights = bundles.make_weights(decoder.vocabulary)
+    expected = groups_by_the_paper(
+        Model(weights, prompt), groups, size, given["diversity_penalty"], 8, ends,
+        given["length_penalty"], given["early_stopping"],
+    )  # fmt: skip
+    beams = {"num_beams": groups * size, "num_beam_groups": groups}
+    settings = decoder.settings(
+        **given, **beams, num_return_sequences=groups * size, max_new_tokens=8, eos_token_id=ends
+    )
+    [found] = decoder.complete([prompt], settings)
+    assert len(found) == len(expected)
+    for one, (score, tokens) in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(score, abs=2e-4)
         assert list(one.token_ids) == (tokens[:-1] if one.finish_reason == "eos" else tokens)
 
 

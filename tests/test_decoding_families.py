@@ -15,7 +15,8 @@ import serve_bundles as bundles
 import tiny
 
 import export
-from serve.decoding import growing
+from serve.decoding import engine as engines
+from serve.decoding import growing, prefix_cache
 from serve.decoding.engine import Engine
 from serve.decoding.generator import Generator
 from serve.decoding.request import Request
@@ -174,9 +175,11 @@ def test_requests_in_company_are_answered_as_plainly_alone(
     plain = generators(name, target)
     rng = np.random.default_rng([NAMES.index(name) if name in NAMES else 99, seed])
     monkeypatch.setattr(growing, "_HOLES", 4)  # so that short texts have many
+    for module in (prefix_cache, engines):
+        monkeypatch.setattr(module, "BLOCK", 4)  # and several blocks
     slots, count = int(rng.integers(5, 9)), 10
     requests = requests_of(rng, plain, count, slots)
-    budget = int(rng.integers(1, 5)) * 32 * plain.new_cache(1, 8).position_bytes
+    budget = int(rng.integers(1, 9)) * 16 * plain.new_cache(1, 8).position_bytes
     draft = plain if rng.random() < 0.5 else None
     generator = Generator(plain.manifest, ONE, prefix_cache=budget, draft=draft)
     hidden = "last_hidden_state" in plain.decoder.outputs
