@@ -54,7 +54,7 @@ CASES = [
      {"candidate_labels": ["sea", "sun"], "hypothesis_template": "{} it is"}),
     ("text-classification", "zero-shot-classification", "a red boat",
      ["--labels", "sea, sun", "--labels", "wind", "--multi-label"],
-     {"candidate_labels": ["sea, sun", "wind"], "multi_label": True}),
+     {"candidate_labels": ["sea", "sun", "wind"], "multi_label": True}),
     ("token-classification", None, "the seaboat sails", ["--aggregation", "average"],
      {"aggregation": "average"}),
     ("fill-mask", None, "the [MASK] sat", ["--target", "sea", "--target", "cat"],
@@ -102,8 +102,69 @@ def test_dicts_as_json(bundle):
     ranked = json.dumps({"query": "a boat", "documents": ["the sea", "bread"]})
     [found] = answers(bundle("text-classification"), ranked, "--task", "reranking")
     assert len(found["documents"]) == 2
-    [found] = answers(bundle("token-classification"), '{"other": 1}')  # a text like any other
+    [found] = answers(
+        bundle("text-classification"), '{"text": "a boat"}'
+    )  # a pair's second may lack
+    assert found["label"] in INFERENCE
+    [found] = answers(bundle("feature-extraction"), '{"other": 1}')  # of a task without objects
     assert found["input"] == '{"other": 1}'
+
+
+@pytest.mark.parametrize(
+    ("made_for", "message"),
+    [
+        ("text-classification", "has the keys ['text', 'pair'], not ['other']"),
+        ("token-classification", "expected a text or {'tokens': [words]}, got {'other': 1}"),
+        ("question-answering", "has the keys ['question', 'context'], not ['other']"),
+    ],
+)
+def test_objects_of_other_keys_are_refused(bundle, made_for, message):
+    done = run(bundle(made_for), text='{"other": 1}\n')
+    assert done.exit_code == 1
+    assert str(done.exception).startswith("line 1: ")
+    assert message in str(done.exception)
+
+
+def test_every_line_has_an_answer(bundle):
+    classifier = bundle("text-classification")
+    given = b"\xef\xbb\xbfa red boat\r\n\r\n  \nthe sea"
+    found = answers(classifier, text=given)
+    assert [line["input"] for line in found] == ["a red boat", "", "  ", "the sea"]
+    assert found[1]["scores"] == answers(classifier, "")[0]["scores"]
+    masks = run(bundle("fill-mask"), text="the [MASK]\n\nthe [MASK]\n")
+    assert str(masks.exception).startswith("line 2: the text has no [MASK]")
+    assert len(masks.stdout.splitlines()) == 1
+
+
+def test_a_line_that_is_not_utf_8_is_named(bundle):
+    done = run(bundle("text-classification"), text=b"a boat\nthe sea\nse\xe9\na boat\n")
+    assert done.exit_code == 1
+    assert str(done.exception).startswith("line 3: this is not UTF-8: ")
+    assert "at its byte 3" in str(done.exception)
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_top_k_is_shown(bundle):
+    shown = run(bundle("text-classification"), "a boat", "--top-k", 2).stdout.split("\t")
+    assert len(shown) == 4 and set(shown[::2]) < set(INFERENCE)
+    shown = run(bundle("question-answering"), "who\tthe cat sat", "--top-k", 3).stdout.split("\t")
+    assert len(shown) == 6 and all(part in "the cat sat" for part in shown[::2])
+
+
+def test_several_answers_are_all_shown(tmp_path):
+    writer = bundles.decoder_bundle(tmp_path / "writer")
+    options = ("a red boat", "--max-new-tokens", 3, "--num-return-sequences", 3)
+    done = run(writer, *options, "--num-beams", 4)
+    assert done.exit_code == 0, done.output
+    [found] = answers(writer, *options, "--num-beams", 4)
+    expected = "\n".join(f"{one['text']}\t{one['score']:.4f}" for one in found["sequences"])
+    assert len(found["sequences"]) == 3
+    assert done.stdout == expected + "\n"
+    done = run(writer, *options, "--seed", 3, "--do-sample")
+    [found] = answers(writer, *options, "--seed", 3, "--do-sample")
+    assert done.stdout == "\n".join(one["text"] for one in found["sequences"]) + "\n"
+    done = run(writer, "a", "--logprobs", 2)
+    assert (done.exit_code, "--logprobs is shown with --json" in done.output) == (2, True)
 
 
 def test_wrong_use(bundle):
@@ -112,10 +173,17 @@ def test_wrong_use(bundle):
     assert done.exit_code == 2
     assert "--aggregation means nothing to the task text-classification" in done.output
     assert "--threshold" in done.output.split("which takes")[1]
-    assert "--draft means nothing" in run(classifier, "x", "--draft", "y").output
+    assert "--draft means nothing" in run(classifier, "x", "--draft", classifier).output
+    for arguments in ([classifier, "x", "--draft", "nowhere"], ["nowhere", "x"]):
+        done = run(*arguments)
+        assert done.exit_code == 2
+        assert "'nowhere' does not exist" in done.output
     done = run(classifier, "x", "--task", "fill-mask")
     assert done.exit_code == 2
-    assert "--task fill-mask, which needs a bundle of fill-mask" in done.output
+    assert "fill-mask needs a bundle of fill-mask: the bundle" in done.output
+    assert "--task painting: the bundle" in run(classifier, "x", "--task", "painting").output
+    done = run(classifier, text="")
+    assert (done.exit_code, "nothing to answer" in done.output) == (2, True)
     assert run(bundle("question-answering"), "no context").exit_code == 2
     assert run(classifier, "no documents", "--task", "reranking").exit_code == 2
 
@@ -126,9 +194,21 @@ def test_wrong_use(bundle):
         (["--long", "hide"], "--long hide: expected one of 'windows', 'cut', 'error'"),
         (["--threshold", 2], "--threshold 2.0: expected a number from 0 to 1"),
         (["--threshold", 0.5], "means nothing where one label holds: pass --multi-label"),
+        (["--task", "zero-shot-classification"], "--labels is empty"),
+        (["--task", "zero-shot-classification", "--labels", ","], "--labels is empty"),
+    ],
+)
+def test_wrong_options_are_wrong_use(bundle, options, message):
+    done = run(bundle("text-classification"), "a red boat " * 30, *options)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (["--stride", 30], "--stride 30: windows of 32 tokens have 30"),
         (["--long", "error"], "pass --long windows or --long cut"),
-        (["--task", "zero-shot-classification"], "--labels is empty"),
     ],
 )
 def test_errors_speak_of_options(bundle, options, message):
@@ -151,7 +231,7 @@ def test_errors_say_which_line(bundle):
     number = lines.count("\n")
     done = run(bundle("text-classification"), "--long", "error", "--batch-size", 4, text=lines)
     assert str(done.exception).startswith(f"line {number}: ")
-    assert len(done.stdout.splitlines()) == 96  # six full windows of four batches
+    assert len(done.stdout.splitlines()) == number - 1
     done = run(bundle("text-classification"), "--long", "error", "a", "the sea " * 40)
     assert str(done.exception).startswith("TEXT 2: ")
     done = run(bundle("question-answering"), text="who\tthe cat\n\nno context\n")

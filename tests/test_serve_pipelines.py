@@ -135,6 +135,10 @@ def test_fill_mask(opened):
         pipeline("the cat sat")
     with pytest.raises(InputError, match="top_k=0"):
         pipeline("the [MASK]", top_k=0)
+    with pytest.raises(InputError, match=r"targets: 'zz' is no token .* has only \[UNK\] for it"):
+        pipeline("the [MASK]", targets=["sea", "zz"])
+    [[fill]] = pipeline("the [MASK]", targets=["[UNK]"]).masks  # as the vocabulary spells it
+    assert fill.token == "[UNK]"
 
 
 def test_question_answering(opened):

@@ -31,5 +31,6 @@ def quiet_ends(command: _Command) -> _Command:
     return run  # type: ignore[return-value]
 
 
-bundle_argument = click.argument("bundle", type=click.Path())
+bundle_folder = click.Path(exists=True, file_okay=False)
+bundle_argument = click.argument("bundle", type=bundle_folder)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

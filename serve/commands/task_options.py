@@ -103,8 +103,9 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of tasks and of generation from a command's options: those that were given."""
     settings = {name: options[name] for name in TASK_OPTIONS if options.get(name) not in (None, ())}
     settings |= collect(options)
-    if "candidate_labels" in settings and len(settings["candidate_labels"]) == 1:
-        settings["candidate_labels"] = settings["candidate_labels"][0]
+    if "candidate_labels" in settings:
+        parts = (part for given in settings["candidate_labels"] for part in given.split(","))
+        settings["candidate_labels"] = [part.strip() for part in parts if part.strip()]
     return settings
 
 

@@ -93,10 +93,12 @@ class MaskFiller(EncoderPipeline):
                         f"{encoded.tokens}; a mask holds one token"
                     )
                 found = encoded.ids[0]
-                if encoded.tokens[0] == getattr(self.tokenizer.backend.model, "unk_token", None):
+                name = self.tokenizer.backend.id_to_token(found)
+                unknown = getattr(self.tokenizer.backend.model, "unk_token", None)
+                if name in (None, unknown) or name != encoded.tokens[0]:
                     raise InputError(
                         f"targets: {target!r} is no token of the vocabulary, which has only "
-                        f"{encoded.tokens[0]} for it"
+                        f"{name} for it"
                     )
             ids.append(found)
         return np.array(list(dict.fromkeys(ids)))
