@@ -272,3 +272,21 @@ def test_slots_are_kept_for_beams_that_are_yet_to_come(decoder):
         pass
     for ticket in (first, second):
         same(ticket.completions, alone(decoder, ticket.request))
+
+
+def test_a_request_that_is_being_read_may_be_cancelled(decoder):
+    engine = Engine(decoder, slots=3, chunk=4)
+    settings = decoder.settings(max_new_tokens=12)
+    first = engine.submit(Request([5, 6], settings))
+    engine.advance()
+    long = engine.submit(Request([7] * 20, settings))
+    engine.advance()
+    assert engine.places.reading is long
+    engine.cancel(long)
+    assert engine.cache.rows == 1
+    assert long.completions[0].finish_reason == "cancelled"
+    last = engine.submit(Request([8] * 9, settings))
+    for _ in engine.run():
+        pass
+    for ticket in (first, last):
+        same(ticket.completions, alone(decoder, ticket.request))
