@@ -4,6 +4,7 @@ Commands are named by module and attribute, as entry points are, so that this fi
 but its own and `zoo --help` starts neither TensorFlow nor ONNX Runtime.
 """
 
+import errno
 import importlib
 import os
 import sys
@@ -40,7 +41,10 @@ EXTRAS = {
     "matplotlib": "cpu",
     "pyarrow": "cpu",
     "onnxruntime": "cpu",
+    "tokenizers": "cpu",
 }
+WRONG_USE = ("ConfigError", "ProviderError")
+"""Errors about what was asked for, rather than about what came of it."""
 
 
 class LazyGroup(click.Group):
@@ -77,8 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = cli.main(given, prog_name="zoo", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code
+    except (BrokenPipeError, SystemExit) as stop:
+        code = _ended(stop)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -89,8 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         click.echo(f"zoo: {_describe(error)}", err=True)
-        code = 2 if _is(error, "ConfigError") else 1
+        code = 2 if _is(error, *WRONG_USE) else 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ended(stop: BaseException) -> int:
+    """The exit code of an end that is no failure where a reader went away (`| head`)."""
+    cause = stop if isinstance(stop, OSError) else stop.__context__
+    if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+        # The interpreter flushes once more at exit: give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    code = stop.code if isinstance(stop, SystemExit) else 1
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _is(error: Exception, *names: str) -> bool:
