@@ -290,3 +290,19 @@ def test_a_request_that_is_being_read_may_be_cancelled(decoder):
         pass
     for ticket in (first, last):
         same(ticket.completions, alone(decoder, ticket.request))
+
+
+def test_a_prompt_that_is_being_read_makes_way_for_more_beams(decoder):
+    engine = Engine(decoder, slots=5, chunk=6)
+    others = sorted(set(range(decoder.vocabulary)) - {7})
+    beams = decoder.settings(num_beams=4, max_new_tokens=6, begin_suppress_tokens=others)
+    first = engine.submit(Request([5, 6], beams))
+    engine.advance()
+    long = engine.submit(Request(list(range(2, 22)), decoder.settings(max_new_tokens=5)))
+    engine.advance()
+    assert engine.places.reading is long
+    assert engine.cache.rows == 5
+    for _ in engine.run():
+        pass
+    for ticket in (first, long):
+        same(ticket.completions, alone(decoder, ticket.request))
