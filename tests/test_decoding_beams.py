@@ -259,3 +259,19 @@ def test_contrastive_search_needs_hidden_states(seq2seq, tmp_path):
 def test_settings_that_do_not_agree(decoder, given, message):
     with pytest.raises(InputError, match=message):
         decoder.settings(**given)
+
+
+def test_contrastive_search_reads_its_last_token_too(decoder):
+    full = list(range(2, 2 + bundles.MAX_LENGTH))
+    settings = decoder.settings(penalty_alpha=0.5, top_k=3, max_new_tokens=1)
+    assert len(decoder.generate_ids([full[1:]], settings)[0]) == 1
+    with pytest.raises(InputError, match="max_length of 64"):
+        decoder.generate_ids([full], settings)
+
+
+def test_sequences_of_one_prompt_are_drawn_apart(decoder):
+    drawn = {"do_sample": True, "seed": 1, "temperature": 2.0, "max_new_tokens": 8}
+    [found] = decoder.complete([PROMPT], decoder.settings(num_return_sequences=4, **drawn))
+    assert len({one.token_ids for one in found}) == 4
+    [[single]] = decoder.complete([PROMPT], decoder.settings(**drawn))
+    assert found[0].token_ids == single.token_ids
