@@ -89,3 +89,23 @@ def test_steps_of_any_number_of_rows_share_what_they_write_to(tmp_path):
         cache.resize(rows)
         cache.step(np.full(rows, 4))
     assert len(cache._bound) == 6
+
+
+def test_rows_that_are_bound_follow_what_they_read(seq2seq):
+    inputs = [[5, 6], [8, 9, 10]]
+    cache = seq2seq.new_cache(3, 20)
+    cache.add([[0], [0]], seq2seq.encode(inputs))
+    cache.step(np.array([4, 4]))
+    cache.copy(0, 1)
+    logits = np.array(cache.step(np.array([7, 7])))
+    _, expected = seq2seq.start([inputs[0]], [[0, 4, 7]], 1)
+    np.testing.assert_allclose(logits, np.repeat(expected, 2, axis=0), atol=1e-4)
+
+
+def test_a_graph_that_cannot_share_gets_a_line_for_each_row(seq2seq):
+    cache = seq2seq.new_cache(4, 20)
+    cache.add([[0]], seq2seq.encode([[5, 6]]))
+    cache.resize(3)
+    for shared, lines in ((True, 1), (False, 3)):
+        cache.memory.shared = shared
+        assert {len(array) for array in cache.memory.of(0, 3).values()} == {lines}
