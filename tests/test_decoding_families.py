@@ -151,6 +151,7 @@ def run_at_random(rng, engine, requests):
         assert step < 2000, "requests do not end"
         rows = sum(len(ticket.rows) for ticket in engine.places.running)
         assert engine.cache.rows == rows + (engine.places.reading is not None)
+        assert engine.cache.memory.lines == len(set(engine.cache.memory._line))  # no unread ones
     assert engine.cache.rows == engine.waiting == 0
     return tickets, streams, cancelled
 
