@@ -83,6 +83,57 @@ def test_texts_that_do_not_fit(embedder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_texts_may_be_generators_but_no_single_text(embedder, tmp_path):
+    path = tmp_path / "texts.index"
+    index = Index.of_texts(embedder, (text for text in "ab"), path, ids=(name for name in "xy"))
+    assert len(index) == 2
+    for given in ("abc", None, {"a": "b"}):
+        with pytest.raises(InputError, match=r"^texts: expected a list of texts"):
+            Index.of_texts(embedder, given, path)
+    with pytest.raises(InputError, match=r"^ids: expected a list of texts"):
+        Index.of_texts(embedder, ["a", "b"], path, ids="xy")
+
+
+def test_an_index_is_of_files_or_of_texts(embedder, folder, tmp_path):
+    path = tmp_path / "some.index"
+    index_of(folder, embedder, path=path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is the index of a folder: give another path for texts"):
+        Index.of_texts(embedder, ["a"], path)
+    assert path.read_bytes() == before
+    assert len(Index.of_texts(embedder, ["a"], path, rebuild=True)) == 1
+    with pytest.raises(InputError, match="is the index of texts: give another path for a folder"):
+        index_of(folder, embedder, path=path)
+
+
+def test_what_is_no_embedder_or_reranker_is_refused(embedder, folder, bundle):
+    classifier = serve.load(bundle.with_name("pairs"))
+    for wrong in (classifier, bundle, str(bundle), None):
+        for make in (
+            lambda wrong=wrong: Index.of_folder(wrong, folder),
+            lambda wrong=wrong: Index.of_texts(wrong, ["a"], folder.with_name("x.index")),
+            lambda wrong=wrong: Index(folder.with_name("x.index"), wrong),
+        ):
+            with pytest.raises(InputError, match="an index needs a pipeline of vectors"):
+                make()
+    index = index_of(folder, embedder)
+    with pytest.raises(InputError, match=r"reranker: expected a pipeline.*TextClassifier"):
+        index.search("sea", reranker=classifier)
+
+
+def test_questions_that_do_not_fit(embedder, folder):
+    index = index_of(folder, embedder)
+    for value in (1.5, -2, "0.5", True, float("nan")):
+        with pytest.raises(InputError, match=r"^min_similarity=.*from -1 to 1"):
+            index.search("sea", min_similarity=value)
+    for queries in ("", " ", ["sea", ""], ["sea", None]):
+        with pytest.raises(InputError, match="asks for nothing"):
+            index.search(queries)
+    with pytest.raises(InputError, match="queries: expected a list of texts, got NoneType"):
+        index.search(None)
+    assert index.search([]) == []
+
+
 def test_vectors_that_are_no_numbers_are_refused(embedder, tmp_path, monkeypatch):
     plain = embedder.embed
     monkeypatch.setattr(embedder, "embed", lambda texts, **more: plain(texts, **more) * np.nan)
@@ -194,9 +245,26 @@ def test_errors_of_the_command_name_options(folder, bundle):
         ((folder.parent / "none",), "is not there"),
     ):
         failed = run(bundle, *arguments)
-        assert isinstance(failed.exception, InputError), failed.output
-        assert message in str(failed.exception)
-    assert run(bundle, folder, "--no-update", "--rebuild").exit_code == 2
+        assert failed.exit_code == 2, failed.output
+        assert message in " ".join(failed.output.split())
+
+
+def test_wrong_use_of_the_command(folder, bundle):
+    pairs = bundle.with_name("pairs")
+    for wrong, arguments, message in (
+        (bundle, ("--no-update", "--rebuild"), "--no-update leaves the index as it is"),
+        (bundle, ("x", "--candidates", 3), "--candidates is about --rerank BUNDLE"),
+        (bundle, ("x", "--rerank-label", "a"), "--rerank-label is about --rerank BUNDLE"),
+        (bundle, ("x", "--rerank", folder / "none"), "does not exist"),
+        (bundle, ("x", "--min-similarity", 2), "not in the range"),
+        (bundle, (" ",), "a QUERY is empty"),
+        (pairs, ("x",), "sentence-similarity needs a bundle of sentence-similarity or feature-ex"),
+        (bundle.with_name("none"), (), "does not exist"),
+    ):
+        failed = run(wrong, folder, *arguments)
+        assert failed.exit_code == 2, failed.output
+        assert message in " ".join(failed.output.split())
+    assert not folder.with_name("notes.index").exists()
 
 
 def test_the_page_on_search_runs(folder, bundle, tmp_path, monkeypatch, capsys):

@@ -132,6 +132,12 @@ def test_faiss_finds_the_same():
     assert recall > 0.8
 
 
+def test_faiss_says_nothing_of_few_vectors(capfd):
+    pytest.importorskip("faiss")
+    nearest(vectors_of(300, 16), "faiss-ivf")(vectors_of(2, 16), 3)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_backend_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"pip install 'keras-text-zoo\[search\]'"):

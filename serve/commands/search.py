@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from serve.commands.progress import Progress
-from serve.commands.shared import bundle_argument, quiet_ends
+from serve.commands.shared import bundle_argument, bundle_folder, quiet_ends
 from serve.commands.task_options import in_options, option_names
 from serve.errors import InputError
 
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 @click.argument("folder", type=click.Path())
 @click.argument("queries", metavar="[QUERY]...", nargs=-1)
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Hits to show.")
-@click.option("--min-similarity", type=float, help="Leave out passages of a lower cosine.")
-@click.option("--rerank", metavar="BUNDLE", help="Sort the hits by a bundle that reads pairs.")
+@click.option(
+    "--min-similarity", type=click.FloatRange(-1, 1), help="Leave out passages of a lower cosine."
+)
+@click.option(
+    "--rerank",
+    metavar="BUNDLE",
+    type=bundle_folder,
+    help="Sort the hits by a bundle that reads pairs.",
+)
 @click.option("--rerank-label", help="Its label that says that a passage fits, if it has several.")
 @click.option("--candidates", type=click.IntRange(1), help="Passages that it reads (50).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per query.")
@@ -62,6 +69,11 @@ def search(
     """
     from serve.pipelines import load
 
+    if rerank is None and (rerank_label is not None or options["candidates"] is not None):
+        wrong = "--candidates" if rerank_label is None else "--rerank-label"
+        raise click.UsageError(f"{wrong} is about --rerank BUNDLE, which is not given")
+    if not all(query.strip() for query in queries):
+        raise click.UsageError("a QUERY is empty: expected a text")
     where: dict[str, Any] = {"providers": providers or None, "threads": threads}
     names = option_names(click.get_current_context().command)
     try:
@@ -77,7 +89,7 @@ def search(
             candidates=options["candidates"],
         )
     except InputError as error:
-        raise InputError(in_options(str(error), names)) from error
+        raise click.UsageError(in_options(str(error), names)) from error
     if index.changes is not None:
         _tell(index.changes, loud=not queries)
     if as_json and not queries:

@@ -94,12 +94,28 @@ def fingerprint(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def check_embedder(embedder: Any) -> None:
+    """Refuse what gives no vectors of texts.
+
+    Raises:
+        InputError: It is no pipeline of vectors.
+    """
+    needed = ("manifest", "tokenizer", "prompts", "embed", "settings")
+    if not all(hasattr(embedder, name) for name in needed):
+        raise InputError(
+            "an index needs a pipeline of vectors, serve.load(BUNDLE, task='sentence-similarity'), "
+            f"got {type(embedder).__name__} {embedder!r:.60}"
+        )
+
+
 def check_model(path: Path, facts: IndexFacts, embedder: Embedder) -> None:
     """Refuse vectors of another model.
 
     Raises:
+        InputError: It is no pipeline of vectors.
         IndexFileError: The index was made with another bundle.
     """
+    check_embedder(embedder)
     if facts.bundle.fingerprint != fingerprint(embedder.manifest):
         raise IndexFileError(
             f"{path} was made with another model ({facts.bundle.name!r}) than "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from serve.errors import InputError
-from serve.pipelines.base import check_count
+from serve.pipelines.base import check_count, check_size, text_list
 from serve.pipelines.results import Result
 from serve.search.building import (
     Changes,
     Embedder,
     Progress,
+    check_embedder,
     check_model,
     choose_settings,
     embedding_settings,
@@ -88,6 +89,7 @@ class Index:
     """
 
     def __init__(self, path: str | Path, embedder: Embedder, backend: Backend = "numpy") -> None:
+        check_embedder(embedder)
         self.file = IndexFile(path)
         check_model(self.file.path, self.file.facts, embedder)
         self.embedder = embedder
@@ -124,9 +126,11 @@ class Index:
             InputError: There is no text, or a setting is unfit.
             IndexFileError: The index that is there is broken or of another model.
         """
+        check_embedder(embedder)
         root = Path(folder)
         target = index_path(root) if path is None else Path(path)
         old = None if rebuild or not target.exists() else IndexFile(target)
+        _check_kind(old, files=True)
         chosen = choose_settings(embedder, old.facts if old else None, settings)
         sources = files_of(root, chosen.suffixes, chosen.text_key)
         return cls._built(target, sources, embedder, chosen, old, True, progress, backend)
@@ -135,11 +139,11 @@ class Index:
     def of_texts(
         cls,
         embedder: Embedder,
-        texts: Sequence[str],
+        texts: Iterable[str],
         path: str | Path,
         *,
-        ids: Sequence[str] | None = None,
-        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Iterable[str] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
         rebuild: bool = False,
         progress: Progress | None = None,
         backend: Backend = "numpy",
@@ -157,12 +161,22 @@ class Index:
             progress: As of `of_folder`.
             backend: As of `Index`.
             **settings: As of `of_folder`.
+
+        Raises:
+            InputError: A text, an id or a setting is unfit; or the index is of a folder's files.
+            IndexFileError: As of `of_folder`.
         """
+        check_embedder(embedder)
+        named = texts_of(
+            text_list("texts", texts),
+            None if ids is None else text_list("ids", ids),
+            None if metadata is None else text_list("metadata", metadata),
+        )
         target = Path(path)
         old = None if rebuild or not target.exists() else IndexFile(target)
+        _check_kind(old, files=False)
         chosen = choose_settings(embedder, old.facts if old else None, settings)
-        sources = texts_of(texts, ids, metadata)
-        return cls._built(target, sources, embedder, chosen, old, False, progress, backend)
+        return cls._built(target, named, embedder, chosen, old, False, progress, backend)
 
     @classmethod
     def _built(
@@ -207,11 +221,23 @@ class Index:
 
         Returns:
             `list[Hit]` of a query, or a list of these in the order of the queries.
+
+        Raises:
+            InputError: A query is empty, or a setting is unfit.
         """
-        check_count("top_k", top_k)
+        check_size("top_k", top_k)
         check_count("candidates", candidates)
+        _check_similarity(min_similarity)
+        if reranker is not None and not callable(getattr(reranker, "scores", None)):
+            raise InputError(
+                "reranker: expected a pipeline, serve.load(BUNDLE, task='reranking'), got "
+                f"{type(reranker).__name__} {reranker!r:.60}"
+            )
         single = isinstance(queries, str)
-        asked = [queries] if isinstance(queries, str) else list(queries)
+        asked = [queries] if isinstance(queries, str) else text_list("queries", queries)
+        for query in asked:
+            if not isinstance(query, str) or not query.strip():
+                raise InputError(f"queries: {query!r:.60} asks for nothing: expected a text")
         count = top_k if reranker is None else max(top_k, candidates or _CANDIDATES)
         answers = self._nearest_hits(asked, count)
         if min_similarity is not None:
@@ -240,6 +266,24 @@ class Index:
 
     def _hit(self, row: int, score: float) -> Hit:
         return Hit(score=score, similarity=score, **self.file.passage(row))
+
+
+def _check_similarity(value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and -1 <= value <= 1):
+        raise InputError(f"min_similarity={value!r}: expected a cosine, from -1 to 1")
+
+
+def _check_kind(old: IndexFile | None, files: bool) -> None:
+    """Files and texts do not share an index: each would drop the others as gone."""
+    if old is None:
+        return
+    of_files = any(source.size is not None for source in old.facts.sources.values())
+    if old.facts.sources and of_files != files:
+        there, given = ("a folder", "texts") if of_files else ("texts", "a folder")
+        raise InputError(
+            f"{old.path} is the index of {there}: give another path for {given}, or rebuild=True"
+        )
 
 
 def rerank(query: str, hits: Sequence[Hit], reranker: Scorer, top_k: int) -> list[Hit]:

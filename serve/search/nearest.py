@@ -87,6 +87,7 @@ def _faiss(vectors: np.ndarray, backend: Backend) -> Nearest:
     if backend == "faiss-ivf":
         cells = max(1, min(int(4 * rows**0.5), rows // _PER_CELL))
         index = faiss.IndexIVFFlat(index, width, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1  # fewer than it likes are no reason to complain
         index.cp.niter, index.cp.max_points_per_centroid = _ROUNDS, _PER_CELL
         index.nprobe = min(cells, max(_LEAST_CELLS, cells // _SHARE))
         index.train(np.ascontiguousarray(vectors, np.float32))
