@@ -21,6 +21,7 @@ from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
 from serve.text.token_bytes import TokenBytes
 from serve.text.tokenizer import TextTokenizer
+from serve.text.unicode import check_unicode
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -293,10 +294,7 @@ def _text(what: str, text: Any) -> str:
     """The text itself, if it is one that bytes can hold."""
     if not isinstance(text, str) or not text:
         raise InputError(f"{what}: expected a text of at least one character")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what}: not valid Unicode ({error})") from error
+    check_unicode(what, text)
     return text
 
 

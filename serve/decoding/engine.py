@@ -19,6 +19,7 @@ from serve.decoding.placement import Placement
 from serve.decoding.prefix_cache import BLOCK, PrefixCache
 from serve.decoding.request import Request
 from serve.decoding.search import Move
+from serve.decoding.setting_checks import whole
 from serve.decoding.speculation import drafts
 from serve.decoding.ticket import Event, Ticket, positions_of
 from serve.errors import InputError
@@ -39,7 +40,7 @@ class Engine:
         generator: The model.
         slots: Most rows that step together; a request takes one, with beams one for each.
         positions: Most positions of a row, prompt and answer together; by default as many as the
-            model can hold, at most 4096.
+            model can hold, at most 4096. More than the model can hold are cut to that.
         chunk: Most tokens of prompts that are read between two steps of running requests; an
             encoder reads its input as a whole.
         hidden: Keep hidden states, for contrastive search.
@@ -56,8 +57,9 @@ class Engine:
         chunk: int = CHUNK,
         hidden: bool = False,
     ) -> None:
-        if slots < 1 or chunk < 1:
-            raise InputError(f"slots={slots}, chunk={chunk}: expected at least 1 of each")
+        for name, value in (("slots", slots), ("chunk", chunk), ("positions", positions)):
+            if not whole(1)(value) and not (name == "positions" and value is None):
+                raise InputError(f"{name}={value!r}: expected a whole number from 1")
         if positions is None:
             positions = min(generator.max_length, 4096)
         self.generator = generator
@@ -99,6 +101,11 @@ class Engine:
         Raises:
             InputError: It does not fit the model, or could never fit this engine.
         """
+        if not isinstance(request, Request):
+            raise InputError(
+                f"{request!r:.60}: expected a `Request` of token ids and settings, "
+                f"got {type(request).__name__}"
+            )
         prompt, room = self.generator.prepare(request)
         positions = positions_of(request, prompt, room)
         if positions > self.cache.capacity:

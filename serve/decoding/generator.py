@@ -47,6 +47,9 @@ class Generator:
         batched_steps: Where prompts have a graph of their own, let it also step many rows, which it
             does faster. Its weights are held in another precision, so what a request is answered
             may then depend on how many share its steps.
+        prefix_cache: Bytes of keys and values of prompts' beginnings to keep for later prompts that
+            begin alike; 0 keeps none.
+        draft: A smaller model of the same tokens, which writes ahead.
     """
 
     def __init__(
@@ -68,6 +71,11 @@ class Generator:
         self.spec: CacheSpec = manifest.cache
         self.defaults: GenerationSpec = manifest.generation
         self.batched_steps = batched_steps
+        if isinstance(prefix_cache, bool) or not isinstance(prefix_cache, int) or prefix_cache < 0:
+            raise InputError(
+                f"prefix_cache={prefix_cache!r}: expected a number of bytes, such as 64 * 2**20, "
+                "or 0 for none"
+            )
         self.prefixes = PrefixCache(prefix_cache) if prefix_cache else None
         self.draft = draft
         self.encoder: Session | None = None
@@ -101,7 +109,18 @@ class Generator:
         return TextTokenizer.of(self.manifest)
 
     def settings(self, **given: Any) -> GenerationSettings:
-        """The model's generation settings, overridden by what is given and not None."""
+        """The model's generation settings, overridden by what is given and not None.
+
+        Raises:
+            InputError: As for `GenerationSettings.for_model`; or a decoder is given a
+                `forced_bos_token_id`, which begins the answers of encoder-decoders.
+        """
+        first = given.get("forced_bos_token_id")
+        if self.encoder is None and first is not None:
+            raise InputError(
+                f"forced_bos_token_id={first!r} is for encoder-decoders, whose answers begin with "
+                f"it: {self.manifest.name!r} is a decoder; put the token behind the prompt"
+            )
         return GenerationSettings.for_model(self.defaults, **given)
 
     def generate_ids(
@@ -156,13 +175,22 @@ class Generator:
         count = len(input_ids)
         if settings is None or isinstance(settings, GenerationSettings):
             settings = [settings or self.settings()] * count
+        if not isinstance(settings, Sequence):
+            raise InputError(f"settings={settings!r:.60}: expected those of `Generator.settings`")
         if len(settings) != count:
             raise InputError(f"{len(settings)} settings for {count} prompts")
         if prefix is not None and len(prefix) != count:
             raise InputError(f"prefix: expected {count} rows of at least one token")
         prefixes = prefix if prefix is not None else [None] * count
         rows = zip(input_ids, settings, prefixes, strict=True)
-        return [Request(ids, one, begun) for ids, one, begun in rows]
+        requests = []
+        for row, arguments in enumerate(rows):
+            try:
+                requests.append(Request(*arguments))
+            except InputError as error:
+                error.row = row
+                raise
+        return requests
 
     def engine_for(self, requests: Sequence[Request], together: int = SLOTS) -> Engine:
         """An engine just large enough for some requests, `together` of them at a time."""

@@ -69,7 +69,8 @@ class Processors:
         idle: There is nothing to do: scores pass unchanged.
 
     Raises:
-        InputError: A token id of the settings lies outside the vocabulary.
+        InputError: A token id of the settings lies outside the vocabulary, or `logprobs` are more
+            than its tokens.
     """
 
     def __init__(
@@ -168,6 +169,10 @@ def _check(settings: GenerationSettings, vocabulary: int) -> None:
                     f"{name}: token {token} is outside the vocabulary, "
                     f"expected ids from 0 to {vocabulary - 1}"
                 )
+    if settings.logprobs is not None and settings.logprobs > vocabulary:
+        raise InputError(
+            f"logprobs={settings.logprobs}: the model has {vocabulary} tokens, ask for fewer"
+        )
 
 
 def _bias(settings: GenerationSettings) -> Rule | None:

@@ -86,7 +86,7 @@ _POSITIVE: _Rule = (whole(1), "a whole number from 1")
 _COUNT: _Rule = (whole(0), "a whole number from 0")
 _SHARE: _Rule = (_real(0, 1), "a number above 0 and up to 1")
 _FLAG: _Rule = (lambda value: isinstance(value, bool | np.bool_), "True or False")
-_NUMBER: _Rule = (lambda value: _real(-np.inf, 1e9)(value), "a number")
+_NUMBER: _Rule = (lambda value: _real(-np.inf, 1e9)(value), "a number up to 1e9")
 RULES: dict[str, _Rule] = {
     "max_new_tokens": _POSITIVE,
     "min_new_tokens": _COUNT,
@@ -95,7 +95,7 @@ RULES: dict[str, _Rule] = {
     "do_sample": _FLAG,
     "ignore_eos": _FLAG,
     "renormalize_logits": _FLAG,
-    "temperature": (_real(1e-30, 1e4), "a number above 1e-30, where float32 ends"),
+    "temperature": (_real(1e-30, 1e4), "a number above 1e-30, where float32 ends, and up to 10000"),
     "top_k": _POSITIVE,
     "top_p": _SHARE,
     "min_p": _SHARE,
@@ -106,7 +106,7 @@ RULES: dict[str, _Rule] = {
     "num_beam_groups": _POSITIVE,
     "diversity_penalty": _NUMBER,
     "length_penalty": (_real(-50, 50), "a number above -50 and up to 50"),
-    "repetition_penalty": (_real(0, 1e4), "a number above 0"),
+    "repetition_penalty": (_real(0, 1e4), "a number above 0 and up to 10000"),
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
     "no_repeat_ngram_size": _COUNT,

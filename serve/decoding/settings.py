@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from serve.bundle.manifest import GenerationSpec
+from serve.decoding.agreement import SAMPLING, check_given, unknown_setting
 from serve.decoding.setting_checks import (
     MAY_BE_NONE,
     RULES,
@@ -17,7 +18,6 @@ from serve.decoding.setting_checks import (
 )
 from serve.errors import InputError
 
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 _BEAMS = ("num_beam_groups", "diversity_penalty")
 _CONSTRAINTS = ("regex", "json_schema", "choices", "grammar")
 
@@ -159,6 +159,11 @@ class GenerationSettings:
         given = [name for name in _CONSTRAINTS if getattr(self, name) not in (None, ())]
         if len(given) > 1:
             raise InputError(f"{given[0]} and {given[1]} are both given: an answer follows one")
+        if self.choices and self.stop:
+            raise InputError(
+                f"choices and stop={self.stop[0]!r} are both given: a choice is written whole; "
+                "leave stop out"
+            )
         if self.choices and not self.allowed_choices:
             raise InputError("choices: each of them holds one of bad_words, so none may be written")
         if self.num_beams % self.num_beam_groups:
@@ -209,19 +214,21 @@ class GenerationSettings:
 
         A temperature, top_k, top_p, min_p or typical_p that is given asks for sampling, unless
         `do_sample` says otherwise, or `penalty_alpha` is given; a seed alone does not. A
-        `max_new_tokens` that is given stands above the model's `max_length`.
+        `max_new_tokens` that is given stands above the model's `max_length`, and `choices` above
+        its `stop`.
+
+        Raises:
+            InputError: There is no such setting, its value is none that it can have, or what is
+                given contradicts itself.
         """
         given = {name: value for name, value in given.items() if value is not None}
-        unknown = sorted(set(given) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise InputError(
-                f"unknown generation setting {unknown[0]!r}, "
-                f"expected one of {sorted(cls.__dataclass_fields__)}"
-            )
-        if set(_SAMPLING) & set(given) and not given.get("penalty_alpha"):
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                raise unknown_setting(name, cls.__dataclass_fields__)
+        if set(SAMPLING) & set(given) and not given.get("penalty_alpha"):
             given.setdefault("do_sample", True)
         if spec is None:
-            return cls(**given)
+            spec = GenerationSpec()
         known = {one.name for one in fields(cls)}
         base = {
             name: value
@@ -236,4 +243,8 @@ class GenerationSettings:
             base = {name: base[name] for name in base if name not in ("num_beams", *_BEAMS)}
         if given.get("do_sample") is False or given.get("penalty_alpha"):
             base["do_sample"] = False
-        return cls(**{**base, **given})
+        if "choices" in given:  # of which none is cut
+            base.pop("stop", None)
+        made = cls(**{**base, **given})
+        check_given(given, made.num_beam_groups)
+        return made

@@ -75,6 +75,8 @@ def load(
         InputError: The bundle cannot do the task, or a choice is unknown or out of range.
         ProviderError: A provider asked for is not installed.
     """
+    if not isinstance(bundle, str | Path):
+        raise InputError(f"bundle={bundle!r:.60}: expected a folder, as a text or a Path")
     manifest = Manifest.load(bundle, check)
     if options is None:
         chosen = (providers,) if isinstance(providers, str) else providers

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.bundle.manifest import Manifest
+from serve.decoding.agreement import unknown_setting
 from serve.decoding.engine import SLOTS
 from serve.decoding.generator import Generation
 from serve.decoding.request import Completion, Request
@@ -18,6 +19,7 @@ from serve.pipelines.text_generation import TextGenerator, WritingSettings
 from serve.runtime.session import SessionOptions
 from serve.text.assembling import TextAssembler
 from serve.text.chat import ChatTemplate, check_messages
+from serve.text.unicode import half_character
 
 PREFIX_CACHE = 64 * 2**20  # bytes: what a conversation said before is not read again
 OVERFLOW = ("error", "drop_oldest")
@@ -125,17 +127,24 @@ class ChatPipeline(TextGenerator):
         Unless `eos_token_id` is given, the token that the template puts behind answers ends them
         too: models often name only the end of all texts.
         """
+        if given.get("instruction"):
+            raise InputError("chat takes no instruction: begin with a message of role 'system'")
+        for name in given:
+            if name not in self.setting_names():
+                raise unknown_setting(name, self.setting_names())
         own = {name: given.pop(name) for name in _OWN if name in given}
         chosen = super().settings(**given)
         generation, end = chosen.generation, self._end_of_turn
         ends = generation.eos_token_id
         if given.get("eos_token_id") is None and end is not None and end not in ends:
             generation = replace(generation, eos_token_id=(*ends, end))
-        if chosen.instruction:
-            raise InputError("chat takes no instruction: begin with a message of role 'system'")
         own = {name: value for name, value in own.items() if value is not None}
         settings = ChatSettings(generation, **own)
         check_choice("overflow", settings.overflow, OVERFLOW)
+        if not isinstance(settings.variables, Mapping):
+            raise InputError(
+                f"variables={settings.variables!r:.60}: expected a dict of what the template knows"
+            )
         return settings
 
     def __call__(self, inputs: Any, **settings: Any) -> Any:
@@ -237,8 +246,9 @@ class ChatPipeline(TextGenerator):
             try:
                 ids = list(self.tokenizer.backend.encode(text, add_special_tokens=False).ids)
             except Exception as error:  # lone surrogates; the library raises nothing more specific
+                reason = half_character(text) or error
                 raise InputError(
-                    f"the tokenizer cannot encode the conversation: {error}"
+                    f"the tokenizer cannot encode the conversation: {reason}"
                 ) from error
         if not ids and self.generator.defaults.bos_token_id is not None:
             ids = [self.generator.defaults.bos_token_id]

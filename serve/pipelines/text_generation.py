@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Encoding
 
 from serve.bundle.manifest import Manifest
+from serve.decoding.agreement import unknown_setting
 from serve.decoding.engine import SLOTS
 from serve.decoding.generator import Generation, Generator
 from serve.decoding.request import Completion, Request
@@ -84,10 +85,26 @@ class TextGenerator(Pipeline):
         """Fields of `GenerationSettings`, and those of `WritingSettings`.
 
         The model's defaults hold for what is not given.
+
+        Raises:
+            InputError: There is no such setting, its value is none that it can have, or what is
+                given contradicts itself.
         """
+        for name in given:
+            if name not in self.setting_names():
+                raise unknown_setting(name, self.setting_names())
         long = given.pop("long", None) or self.long_choices[0]
         check_choice("long", long, self.long_choices)
-        instruction = given.pop("instruction", "") or ""
+        instruction = given.pop("instruction", None)
+        instruction = "" if instruction is None else instruction
+        if not isinstance(instruction, str):
+            raise InputError(f"instruction={instruction!r:.60}: expected a text")
+        ahead = given.get("draft_tokens")
+        if ahead is not None and self.generator.draft is None:
+            raise InputError(
+                f"draft_tokens={ahead!r} is for a draft model: open the bundle with draft=..., or "
+                "set prompt_lookup to guess from the text itself"
+            )
         return WritingSettings(self.generator.settings(**given), long, instruction)
 
     def generate(self, texts: Any, **settings: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serve.bundle.manifest import GenerationSpec
+from serve.decoding.agreement import SAMPLING
 from serve.decoding.request import Request
 from serve.errors import InputError
 from serve.pipelines.text_generation import Text2TextGenerator, WritingSettings
@@ -41,6 +42,12 @@ class TaskedGenerator(Text2TextGenerator):
             facts.pop("max_length", None)
         if {"min_new_tokens", "min_length"} & set(given):
             facts.pop("min_length", None)
+        draws = [one for one in SAMPLING if given.get(one) is not None]
+        if given.get("do_sample") is False or draws:  # what a checkpoint says of drawing gives way
+            drawing = (
+                ("do_sample", *SAMPLING) if given.get("do_sample") is False else ("do_sample",)
+            )
+            facts = {key: value for key, value in facts.items() if key not in drawing}
         return {**facts, **{key: value for key, value in given.items() if value is not None}}
 
 

@@ -60,6 +60,10 @@ class ChatTemplate:
             BundleError: The folder has no template, or its files are broken.
             InputError: There is no template of this name.
         """
+        if template is not None and not isinstance(template, str):
+            raise InputError(
+                f"template={template!r:.60}: expected a text, got {type(template).__name__}"
+            )
         folder = Path(folder)
         config = _read_config(folder)
         tokens = _special_tokens(config)

@@ -11,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from serve.bundle.manifest import Manifest, TokenizerSpec
 from serve.errors import BundleError, InputError
+from serve.text.unicode import half_character
 from serve.text.windows import Piece
 
 _MASKS = ("[MASK]", "<mask>")
@@ -93,7 +94,9 @@ class TextTokenizer:
                 first, second, is_pretokenized=words, add_special_tokens=special
             )
         except Exception as error:  # lone surrogates, a text too long to hold the question, ...
-            raise InputError(f"the tokenizer cannot encode the text: {error}", row) from error
+            parts = [*first, *(second or ())] if words else [first, second]
+            reason = half_character(*parts) or error
+            raise InputError(f"the tokenizer cannot encode the text: {reason}", row) from error
 
     def batch(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
         """Right padded input_ids, attention_mask and token_type_ids, int64 [rows, longest]."""
