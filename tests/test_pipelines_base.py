@@ -147,6 +147,25 @@ def test_texts_of_an_iterator_share_runs_and_keep_their_order(classifier):
         pipeline(["fine", "half \ud83d"])
 
 
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_large_lists_are_encoded_in_parts(task, tmp_path):
+    pipeline = serve.load(bundles.encoder_bundle(tmp_path / "b", task, ["good", "bad"]))
+    encode, sizes = pipeline.tokenizer.encode, []
+
+    def watched(texts, *more, **named):
+        sizes.append(len(texts))
+        return encode(texts, *more, **named)
+
+    pipeline.tokenizer.encode = watched
+    texts = [f"the {'sea' * (1 + number % 3)} {number % 7}" for number in range(600)]
+    found = pipeline(texts)
+    assert max(sizes) == 256 and sum(sizes) == 600  # an interrupt is heard between them
+    assert str(found[599]) == str(pipeline(texts[599]))
+    texts[555] = "half \ud83d"
+    with pytest.raises(InputError, match=r"^input 555: the tokenizer cannot encode"):
+        pipeline(texts)
+
+
 def test_tasks_and_choices_of_load(classifier):
     assert serve.load(classifier, task="text-classification", batch_size=7).batch_size == 7
     with pytest.raises(InputError, match=r"fill-mask needs a bundle of fill-mask: .*"

@@ -10,6 +10,7 @@ import pytest
 import export
 import serve
 import zoo
+from export.commands.sources import open_source
 from zoo.errors import ConfigError
 
 TEXTS = ["A fine film.", "a dull plot", "film", "The plot of a fine film was dull, dull, dull."]
@@ -120,6 +121,13 @@ def test_served_texts_are_cut_where_the_files_say(folder, tmp_path) -> None:
     assert [answer.truncated for answer in answers] == [False, False, False, True]
     found = np.stack([answer.values for answer in answers])
     np.testing.assert_allclose(found, embedded(model), rtol=0, atol=1e-5)
+
+
+def test_their_folders_are_exported_as_what_they_are(folder) -> None:
+    assert open_source(folder, None).model.task == "sentence-similarity"
+    assert open_source(folder, "feature-extraction").model.task == "feature-extraction"
+    (folder / "modules.json").unlink()
+    assert open_source(folder, None).model.task == "feature-extraction"
 
 
 def test_served_prompts_are_those_of_the_files(folder, tmp_path) -> None:

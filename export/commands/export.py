@@ -104,7 +104,7 @@ FORMATS: dict[tuple[str, str | None], Format] = {
     help="Most that quantisation may lose: layers stay float32 until it holds, or nothing is made.",
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Make a page about the bundle.")
-@click.option("--task", help="A checkpoint's task; by default what its config.json says.")
+@click.option("--task", help="A checkpoint's task; by default what its files say.")
 @click.option("--name", help="The bundle's name; by default the recipe's or the checkpoint's.")
 @click.option("--opset", type=int, default=18, show_default=True)
 @click.option(

@@ -22,15 +22,20 @@ class Source:
 def open_source(folder: Path, task: str | None) -> Source:
     """The model of a run's folder or of a Hugging Face checkpoint.
 
+    A folder of sentence-transformers is for sentence-similarity unless another task is given.
+
     Raises:
         ExportError: It is a bundle.
         ZooError: It is neither, or cannot be read.
     """
     if (folder / "manifest.json").is_file():
         raise ExportError(f"{folder} is a bundle already; give the folder of a run or checkpoint")
-    if (folder / "config.json").is_file() and not (folder / "recipe.yaml").is_file():
+    sentences = (folder / "modules.json").is_file()
+    found = sentences or (folder / "config.json").is_file()
+    if found and not (folder / "recipe.yaml").is_file():
         import zoo
 
+        task = task or ("sentence-similarity" if sentences else None)
         model = zoo.from_pretrained(folder, task=task)
         model_type = model.pretrained["model_type"]
         facts = {"checkpoint": folder.resolve().name, "model_type": model_type}

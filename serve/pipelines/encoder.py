@@ -25,6 +25,7 @@ from serve.text.tokenizer import TextTokenizer
 from serve.text.windows import Part, Piece, Reading, read_cut, read_windows
 
 Outputs = dict[str, np.ndarray]
+_ENCODED = 256  # texts that the tokenizer, which hears no interrupt, is given at a time
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,28 @@ class EncoderPipeline(Pipeline):
             firsts = [parts[row][0] for row in rows]
             seconds = [str(parts[row][1]) for row in rows] if paired else None
             try:
-                found = self.tokenizer.encode(firsts, seconds)
+                found = self._encoded(firsts, seconds)
             except InputError as error:
                 error.row = None if error.row is None else rows[error.row]
                 raise
             for row, encoding in zip(rows, found, strict=True):
                 encodings[row] = encoding
         return self._fit([encoding for encoding in encodings if encoding is not None], settings)
+
+    def _encoded(
+        self, texts: Sequence[Any], pairs: Sequence[str] | None = None, words: bool = False
+    ) -> list[Encoding]:
+        """As `TextTokenizer.encode`, some at a time."""
+        found: list[Encoding] = []
+        for first in range(0, len(texts), _ENCODED):
+            part = slice(first, first + _ENCODED)
+            seconds = None if pairs is None else pairs[part]
+            try:
+                found += self.tokenizer.encode(texts[part], seconds, words)
+            except InputError as error:
+                error.row = None if error.row is None else error.row + first
+                raise
+        return found
 
     def _fit(self, encodings: Sequence[Encoding], settings: EncoderSettings) -> list[Reading]:
         """Windows, cuts or refusals for what is longer than the model reads."""

@@ -100,7 +100,7 @@ class TokenClassifier(EncoderPipeline):
             rows = [row for row, item in enumerate(inputs) if (item.words is not None) == split]
             texts = [inputs[row].words or inputs[row].text for row in rows]
             try:
-                encodings = self.tokenizer.encode(texts, words=split)
+                encodings = self._encoded(texts, words=split)
             except InputError as error:
                 error.row = None if error.row is None else rows[error.row]
                 raise
