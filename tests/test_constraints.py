@@ -305,7 +305,7 @@ def test_grammars_go_with_their_tokenizer(tmp_path):
 @pytest.mark.parametrize(
     ("constraint", "message"),
     [
-        ({"regex": "(a"}, "unclosed group"),
+        ({"regex": "(a"}, r'^regex=.*: regex ".*\(a.*": unclosed group$'),
         ({"regex": "a(?=b)"}, "look-around"),
         ({"regex": r"(a)\1"}, "backreferences"),
         ({"regex": ""}, "at least one character"),
@@ -315,7 +315,17 @@ def test_grammars_go_with_their_tokenizer(tmp_path):
         ({"json_schema": {"type": "strin"}}, "strin"),
         ({"json_schema": {"type": "string", "x-guidance": 1}}, "x-guidance"),
         ({"json_schema": {"enum": {1, 2}}}, "cannot be written as JSON"),
+        ({"json_schema": {"propertys": {}}}, "'propertys' at #, .*did you mean 'properties'"),
+        (
+            {"json_schema": {"properties": {"a": {"anyOf": [{"lenght": 3}]}}}},
+            "'lenght' at #/properties/a/anyOf/0",
+        ),
+        ({"json_schema": {"type": "array", "items": {"nullable": True}}}, "'nullable' at #/items"),
+        ({"json_schema": {"additionalItems": False}}, "'additionalItems' .* not supported"),
+        ({"json_schema": {"not": {"type": "string"}}}, 'Unimplemented keys: \\["not"\\]$'),
         ({"grammar": "start: nothing"}, "nothing"),
+        ({"grammar": "start: A\nA: /(a/"}, r'line 2, column \d+: regex "\(a": unclosed group$'),
+        ({"grammar": "nofile.lark"}, "if it is the name of a file: there is none"),
         ({"choices": ["\ud800"]}, "not valid Unicode"),
         ({}, "no constraint"),
     ],
@@ -324,6 +334,21 @@ def test_wrong_constraints_are_refused_with_the_reason(constraint, message, tmp_
     tokenizer = byte_level(tmp_path)
     with pytest.raises(InputError, match=message):
         Grammar.compile(GenerationSettings(**constraint), tokenizer, [1], 400)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"propertys": {"type": "integer"}}},  # a name, not a keyword
+        {"const": {"propertys": 1}},
+        {"enum": [{"propertys": 1}]},
+        {"type": "string", "title": "t", "x-mine": 1, "description": "d", "default": "a"},
+        {"$defs": {"a": {"type": "null"}}, "anyOf": [{"$ref": "#/$defs/a"}, {"type": "integer"}]},
+    ],
+)
+def test_names_and_values_are_no_keywords(schema, tmp_path):
+    tokenizer = byte_level(tmp_path)
+    Grammar.compile(GenerationSettings(json_schema=schema), tokenizer, [1], 400)
 
 
 def test_the_form_of_json_can_be_chosen(tmp_path):

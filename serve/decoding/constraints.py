@@ -7,7 +7,6 @@ tokenizer's decoder writes for each token; kinds of tokenizers that it does not 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from serve.decoding.json_schema import schema_text
 from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
 from serve.text.token_bytes import TokenBytes
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 _KEPT = 64  # compiled grammars per tokenizer
-# As json.dumps writes. Free whitespace is where a small model would stay for ever.
-_JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # All tokens that spell what is to come may follow, not only those that a tokenizer would choose.
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
 _DEAD_END = "NoExtension"  # how llguidance's error begins where no token may follow
 _MEANINGFUL = re.compile(r"[\\.+*?()|\[\]{}^$#&~/-]")  # in regular expressions
+_GRAMMAR = "grammar"
+_FILE_NAME = re.compile(r"[^\s:]+\.\w{1,8}")  # a grammar has a colon behind `start`
+# How llguidance's errors begin and go on, around what is wrong: a line of its own grammar.
+_PLACE = re.compile(r"^(?:at )?(\d+)\((\d+)\): (?:failed to compile JSON schema: )?")
+_QUOTED = re.compile(r"^\s*\d+ \| ")
+_REGEX = re.compile(r'invalid regex (".*?") \(in regex\): .*?^error: ', re.DOTALL | re.MULTILINE)
 _CONTROL = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -46,7 +50,7 @@ class Grammar:
         self.vocabulary = vocabulary
         wrong = LLMatcher.validate_grammar(source, vocabulary.tokenizer)
         if wrong and not wrong.startswith("WARNING"):
-            raise InputError(f"{what}: {_first_lines(wrong)}")
+            raise InputError(f"{what}: {_reason(wrong, what)}")
         self._begin = LLMatcher(vocabulary.tokenizer, source, log_level=0)
         first = self.start()
         if first.stuck:
@@ -253,13 +257,14 @@ def _source(settings: GenerationSettings) -> tuple[str, str]:
         what = f"regex={settings.regex!r:.200}"
         source = f"start: {_terminal(_text(what, settings.regex))}"
     elif settings.json_schema is not None:
-        what, source = "json_schema", f"start: %json {_schema(settings.json_schema)}"
+        what, source = "json_schema", f"start: %json {schema_text(settings.json_schema)}"
     elif settings.choices:
         what = f"choices={settings.choices!r:.200}"
         texts = (_literal(_text(what, choice)) for choice in settings.allowed_choices)
         source = f"start: {_terminal('|'.join(texts))}"
     elif settings.grammar is not None:
-        what, source = "grammar", _text("grammar", settings.grammar)
+        what, source = _GRAMMAR, _text(_GRAMMAR, settings.grammar)
+        _refuse_file_name(settings.grammar)
     else:
         raise InputError("no constraint is set: expected regex, json_schema, choices or grammar")
     return what, source + _OPTIONS
@@ -270,24 +275,6 @@ def _terminal(expression: str) -> str:
     from llguidance import regex_to_lark
 
     return f"/{regex_to_lark(expression, 'd')}/"
-
-
-def _schema(given: Any) -> str:
-    """The schema's text."""
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError as error:
-            raise InputError(f"json_schema={given!r:.200} is not JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise InputError(f"json_schema={given!r:.200}: expected a dict, or its text in JSON")
-    wishes = given.get("x-guidance", {})
-    if not isinstance(wishes, dict):
-        raise InputError(f"json_schema has x-guidance={wishes!r:.80}: expected a dict of options")
-    try:
-        return json.dumps({**given, "x-guidance": {**_JSON, **wishes}}, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"json_schema cannot be written as JSON: {error}") from error
 
 
 def _text(what: str, text: Any) -> str:
@@ -311,6 +298,29 @@ def _refuse_unwritable(choices: Sequence[str], table: TokenBytes) -> None:
                 f"choices holds {choice!r}, which the model's tokenizer cannot write: "
                 "it has no tokens for all of its characters"
             )
+
+
+def _refuse_file_name(grammar: str) -> None:
+    if _FILE_NAME.fullmatch(grammar.strip()):
+        raise InputError(
+            f"grammar={grammar!r:.200} is no grammar, which has a rule named start; if it is the "
+            "name of a file: there is none here"
+        )
+
+
+def _reason(message: str, what: str) -> str:
+    """What llguidance finds wrong, without its own grammar around it.
+
+    Only a grammar is as its author wrote it, so only there the place is told.
+    """
+    found = _PLACE.match(message)
+    place = f"line {found[1]}, column {found[2]}: " if found and what == _GRAMMAR else ""
+    lines = []
+    for line in _REGEX.sub(r"regex \1: ", _PLACE.sub("", message, 1)).splitlines():
+        if _QUOTED.match(line):
+            break
+        lines.append(line)
+    return place + _first_lines("\n".join(lines))
 
 
 def _first_lines(message: str) -> str:
