@@ -66,6 +66,15 @@ def test_a_folder_is_read_and_found(folder, embedder):
     assert not any("not to be found" in hit.text for hit in hits)
 
 
+def test_places_are_characters_without_a_byte_order_mark(folder, embedder):
+    index = index_of(folder, embedder, passage_tokens=8)
+    hits = [hit for hit in index.search("bread", top_k=99) if hit.line is None]
+    assert {hit.source for hit in hits} == {"bread.md", "story.txt"}
+    for hit in hits:
+        with (folder / hit.source).open(encoding="utf-8-sig", newline="") as file:
+            assert file.read()[hit.start : hit.end] == hit.text
+
+
 def test_several_queries_and_fewer_hits(folder, embedder):
     index = index_of(folder, embedder)
     together = index.search(["the cat", "bread"], top_k=2)

@@ -16,7 +16,7 @@ from serve.commands.shared import bundle_argument, json_option, quiet_ends
 @quiet_ends
 def inspect_(bundle: str, other: str | None, as_json: bool) -> None:
     """Show what a BUNDLE is: task, graphs, operators, weights by kind, cache, verification; or what
-    differs between it and an OTHER.
+    differs between it and an OTHER, which is no failure: the exit code is 0.
     """
     from serve.bundle.difference import compare
     from serve.bundle.inspect import describe

@@ -75,9 +75,9 @@ def predict(
     choices: dict[str, Any] = {"batch_size": batch_size, "draft": draft}
     choices = {name: value for name, value in choices.items() if value is not None}
     _refuse_options(kind, task, {**settings, **choices}, stream)
-    pipeline = load(bundle, task, providers=providers or None, threads=threads, **choices)
     lines = Lines(kind, texts)
     try:
+        pipeline = load(bundle, task, providers=providers or None, threads=threads, **choices)
         pipeline.settings(**settings)
     except InputError as error:
         raise click.UsageError(in_options(error.message, names)) from error
