@@ -79,7 +79,7 @@ def test_values(tmp_path):
         (("--logit-bias", "a=1"), "expected a token id and a number"),
         (("--logit-bias", "5"), "such as 42=-1.5"),
         (("--early-stopping", "maybe"), "expected one of yes, no, never"),
-        (("--json-schema", "nothing.json"), "neither a file nor JSON"),
+        (("--json-schema", "{nothing"), "neither a file nor JSON"),
         (("--top-p", "1.5"), "range"),
         (("--max-new-tokens", "0"), "range"),
     ],
@@ -92,3 +92,10 @@ def test_settings_take_what_was_typed():
     given = typed("--temperature", "0.7", "--num-return-sequences", "3", "--min-p", "0.1")
     settings = GenerationSettings.for_model(None, **given)
     assert (settings.do_sample, settings.num_return_sequences) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    "given", [("--grammar", "nofile.lark"), ("--json-schema", "there/is/nofile.json")]
+)
+def test_names_of_files_that_there_are_not(given):
+    assert f"{given[1]}: there is no such file" in refused(*given)

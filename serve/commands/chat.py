@@ -14,6 +14,7 @@ import click
 from serve.commands.generation_options import collect, generation_options
 from serve.commands.shared import bundle_argument, quiet_ends
 from serve.commands.task_options import in_options, option_names
+from serve.commands.texts import file_or_text
 from serve.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ def chat(
     settings = collect(options)
     if overflow:
         settings["overflow"] = overflow
-    pipeline = _open(bundle, _read(template), providers, threads, draft)
     try:
+        pipeline = _open(bundle, _read(template), providers, threads, draft)
         chosen = pipeline.settings(**settings).generation
     except InputError as error:
-        raise InputError(in_options(error.message, option_names(chat))) from error
+        raise click.UsageError(in_options(error.message, option_names(chat))) from error
     if chosen.num_return_sequences > 1 or (chosen.num_beams > 1 and "num_beams" in settings):
         raise click.UsageError("a chat streams one answer: leave beams and several sequences out")
     if chosen.num_beams > 1:
@@ -175,12 +176,9 @@ def _read(given: str | None) -> str | None:
     if given is None:
         return None
     try:
-        path = Path(given)
-        return path.read_text(encoding="utf-8") if path.is_file() else given
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{given} is not UTF-8") from error
-    except OSError:  # too long for a file's name: a text
-        return given
+        return file_or_text(given)
+    except InputError as error:
+        raise click.UsageError(error.message) from error
 
 
 def _note(text: str) -> None:

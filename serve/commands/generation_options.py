@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from serve.commands.texts import file_or_text
+from serve.errors import InputError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -64,12 +66,9 @@ class _FileOrText(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         try:
-            path = Path(str(value))
-            return path.read_text(encoding="utf-8") if path.is_file() else str(value)
-        except UnicodeDecodeError:
-            self.fail(f"{value} is not UTF-8", param, ctx)
-        except OSError:  # too long for a file's name: a text
-            return str(value)
+            return file_or_text(str(value))
+        except InputError as error:
+            self.fail(error.message, param, ctx)
 
 
 class _Schema(_FileOrText):
