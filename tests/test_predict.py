@@ -161,6 +161,8 @@ def test_several_answers_are_all_shown(tmp_path):
     done = run(writer, *options, "--seed", 3, "--do-sample")
     [found] = answers(writer, *options, "--seed", 3, "--do-sample")
     assert done.stdout == "\n".join(one["text"] for one in found["sequences"]) + "\n"
+    done = run(writer, "a", "--stream", "--num-beams", 2)
+    assert (done.exit_code, "--stream shows one answer" in done.output) == (2, True)
     done = run(writer, "a", "--logprobs", 2)
     assert (done.exit_code, "--logprobs is shown with --json" in done.output) == (2, True)
 

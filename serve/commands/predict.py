@@ -65,6 +65,8 @@ def predict(
         raise click.UsageError("--stream and --json exclude each other")
     if settings.get("logprobs") is not None and not as_json:
         raise click.UsageError("--logprobs is shown with --json")
+    if stream and max(settings.get(name, 1) for name in ("num_beams", "num_return_sequences")) > 1:
+        raise click.UsageError("--stream shows one answer: leave beams and several sequences out")
     names = option_names(predict)
     manifest = Manifest.load(bundle, check=False)
     try:
