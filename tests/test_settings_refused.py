@@ -45,6 +45,7 @@ WRONG_TYPES = [
     ({"logit_bias": {3: float("nan")}}, "logit_bias holds 3: nan"),
     ({"bad_words_ids": 5}, "bad_words_ids=5"),
     ({"instruction": 5}, "instruction=5"),
+    ({"num_beams": 10**30}, "expected a whole number from 1 to 10000"),
     ({"temperature": 1e9}, "up to 10000"),
 ]
 UNKNOWN = [
@@ -146,3 +147,24 @@ def test_half_a_character_of_a_text(writer, chat, text):
         writer(text)
     with pytest.raises(InputError, match=r"half a character"):
         chat(text)
+
+
+STRANGE = [
+    5, -1, 1.5, float("nan"), float("inf"), "x", "", [], [1], ["a"], {}, {"a": 1}, True, object(),
+    b"x", np.array([1, 2]), np.float32(1), [[]], [None], 10**30, -(10**30), {"a"},
+]  # fmt: skip
+
+
+def test_strange_values_are_taken_or_refused_as_input(writer, chat):
+    """No setting lets a value through to where it fails as something else."""
+    refused = 0
+    for pipeline in (writer, chat):
+        for name in pipeline.setting_names():
+            for value in STRANGE:
+                if name in ("long", "overflow") and isinstance(value, np.ndarray):
+                    continue  # compared with texts
+                try:
+                    pipeline("the cat", **{"max_new_tokens": 1, name: value})
+                except InputError:
+                    refused += 1
+    assert refused > 800

@@ -115,7 +115,7 @@ _TABLE = (
     ),
     _Option("logit_bias", "Added to a token's logit; may be given again.", _Bias(), None, True),
     _Option("suppress_tokens", "Token never to write.", _COUNT, "suppress-token", True),
-    _Option("forced_bos_token_id", "The answer's first token.", _COUNT),
+    _Option("forced_bos_token_id", "First token of an encoder-decoder's answer.", _COUNT),
     _Option("forced_eos_token_id", "The last token of a full answer.", _COUNT),
     _Option("eos_token_id", "Token that ends the answer.", _COUNT, None, True),
     _Option("ignore_eos", "Go on behind end tokens.", None),

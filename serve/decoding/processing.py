@@ -206,7 +206,7 @@ def _presence(presence: float, frequency: float, start: int) -> Rule | None:
 
     def rule(scores: np.ndarray, tokens: np.ndarray, new: int) -> None:
         held, counts = np.unique(tokens[start:], return_counts=True)
-        scores[held] -= (presence + frequency * counts).astype(np.float32)
+        scores[held] -= (float(presence) + float(frequency) * counts).astype(np.float32)
 
     return rule
 

@@ -11,6 +11,16 @@ from serve.errors import InputError
 from serve.text.unicode import check_unicode
 
 
+def check_values(given: Mapping[str, Any]) -> None:
+    """Refuse a value that its setting cannot have; settings without a rule are passed over."""
+    for name, value in given.items():
+        if name not in RULES or (value is None and name in MAY_BE_NONE):
+            continue
+        test, expected = RULES[name]
+        if not test(value):
+            raise InputError(f"{name}={value!r:.200}: expected {expected}")
+
+
 def texts(name: str, value: Any) -> tuple[str, ...]:
     """A text or several, each of at least one character."""
     if value is None:
@@ -86,7 +96,15 @@ _POSITIVE: _Rule = (whole(1), "a whole number from 1")
 _COUNT: _Rule = (whole(0), "a whole number from 0")
 _SHARE: _Rule = (_real(0, 1), "a number above 0 and up to 1")
 _FLAG: _Rule = (lambda value: isinstance(value, bool | np.bool_), "True or False")
-_NUMBER: _Rule = (lambda value: _real(-np.inf, 1e9)(value), "a number up to 1e9")
+_NUMBER: _Rule = (_real(-1e30, 1e9), "a number above -1e30 and up to 1e9")
+_ROWS: _Rule = (
+    lambda value: whole(1)(value) and bool(value <= 10000),
+    "a whole number from 1 to 10000",
+)
+_TEXT: _Rule = (
+    lambda value: isinstance(value, str) and value != "",
+    "a text of at least one character",
+)
 RULES: dict[str, _Rule] = {
     "max_new_tokens": _POSITIVE,
     "min_new_tokens": _COUNT,
@@ -101,11 +119,15 @@ RULES: dict[str, _Rule] = {
     "min_p": _SHARE,
     "typical_p": _SHARE,
     "seed": _COUNT,
-    "num_return_sequences": _POSITIVE,
-    "num_beams": _POSITIVE,
-    "num_beam_groups": _POSITIVE,
+    "num_return_sequences": _ROWS,
+    "num_beams": _ROWS,
+    "num_beam_groups": _ROWS,
     "diversity_penalty": _NUMBER,
     "length_penalty": (_real(-50, 50), "a number above -50 and up to 50"),
+    "early_stopping": (
+        lambda value: _FLAG[0](value) or (isinstance(value, str) and value == "never"),
+        "True, False or 'never'",
+    ),
     "repetition_penalty": (_real(0, 1e4), "a number above 0 and up to 10000"),
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
@@ -118,6 +140,8 @@ RULES: dict[str, _Rule] = {
     "prompt_lookup": _COUNT,
     "draft_tokens": _POSITIVE,
     "pad_token_id": _COUNT,
+    "regex": _TEXT,
+    "grammar": _TEXT,
 }
 MAY_BE_NONE = {
     "max_new_tokens",
@@ -131,4 +155,6 @@ MAY_BE_NONE = {
     "forced_eos_token_id",
     "logprobs",
     "penalty_alpha",
+    "regex",
+    "grammar",
 }

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from serve.bundle.manifest import GenerationSpec
 from serve.decoding.agreement import SAMPLING, check_given, unknown_setting
 from serve.decoding.setting_checks import (
-    MAY_BE_NONE,
     RULES,
+    check_values,
     texts,
     token_biases,
     token_ids,
@@ -143,20 +143,13 @@ class GenerationSettings:
                 "bad_words_ids holds a row of no tokens, expected at least one in each"
             )
         object.__setattr__(self, "bad_words_ids", rows)
-        for name, (test, expected) in RULES.items():
-            value = getattr(self, name)
-            if not test(value) and not (value is None and name in MAY_BE_NONE):
-                raise InputError(f"{name}={value!r}: expected {expected}")
+        check_values({name: getattr(self, name) for name in RULES})
         object.__setattr__(self, "logit_bias", token_biases(self.logit_bias))
         self._agree()
 
     def _agree(self) -> None:
         """Settings that exclude or need one another."""
-        if self.early_stopping not in (True, False, "never"):
-            raise InputError(
-                f"early_stopping={self.early_stopping!r}: expected True, False or 'never'"
-            )
-        given = [name for name in _CONSTRAINTS if getattr(self, name) not in (None, ())]
+        given = [name for name in _CONSTRAINTS if getattr(self, name) is not None]
         if len(given) > 1:
             raise InputError(f"{given[0]} and {given[1]} are both given: an answer follows one")
         if self.choices and self.stop:
@@ -190,7 +183,7 @@ class GenerationSettings:
     @property
     def constrained(self) -> bool:
         """Whether the answer has to follow an expression, schema, list or grammar."""
-        return any(getattr(self, name) not in (None, ()) for name in _CONSTRAINTS)
+        return any(getattr(self, name) is not None for name in _CONSTRAINTS)
 
     @property
     def allowed_choices(self) -> tuple[str, ...]:
@@ -225,6 +218,7 @@ class GenerationSettings:
         for name in given:
             if name not in cls.__dataclass_fields__:
                 raise unknown_setting(name, cls.__dataclass_fields__)
+        check_values(given)
         if set(SAMPLING) & set(given) and not given.get("penalty_alpha"):
             given.setdefault("do_sample", True)
         if spec is None:

@@ -141,6 +141,11 @@ class ChatPipeline(TextGenerator):
         own = {name: value for name, value in own.items() if value is not None}
         settings = ChatSettings(generation, **own)
         check_choice("overflow", settings.overflow, OVERFLOW)
+        if not isinstance(settings.continue_final_message, bool):
+            raise InputError(
+                f"continue_final_message={settings.continue_final_message!r:.60}: expected True or "
+                "False"
+            )
         if not isinstance(settings.variables, Mapping):
             raise InputError(
                 f"variables={settings.variables!r:.60}: expected a dict of what the template knows"
