@@ -36,6 +36,11 @@ def test_wrong_use_ends_with_2(classifier, capsys, arguments, message):
     assert message in said
 
 
+def test_chat_needs_a_model_that_writes(classifier, capsys):
+    code, said = end_of(capsys, "chat", classifier)
+    assert (code, "chat needs a bundle of text-generation: the bundle" in said) == (2, True)
+
+
 def test_a_missing_bundle_is_wrong_use_and_a_broken_one_is_not(tmp_path, capsys):
     for command in ("predict", "chat", "verify", "inspect"):
         assert end_of(capsys, command, str(tmp_path / "none"))[0] == 2

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import serve
 from serve.commands.looking import inspect_, verify
 from serve.commands.predict import predict
-from serve.errors import BundleError, InputError, ProviderError, ServeError
+from serve.errors import BundleError, InputError, ProviderError
 from serve.runtime.session import Session, SessionOptions, available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def test_predict_texts_and_lines(classifier):
     lines = "".join(f"the cat {i}\n\n" for i in range(300))
     answered = run(predict, classifier, "--json", "--batch-size", 4, text=lines)
     rows = [json.loads(line) for line in answered.stdout.splitlines()]
-    assert [row["input"] for row in rows] == [f"the cat {i}" for i in range(300)]
+    assert [row["input"] for row in rows] == lines.split("\n")[:-1]  # the empty ones as well
     assert set(rows[0]) == {"input", "label", "score", "scores", "labels", "truncated", "windows"}
     pair = run(predict, classifier, "--json", '{"text": "the cat", "pair": "the sea"}')
     assert json.loads(pair.stdout)["label"] == serve.load(classifier)(("the cat", "the sea")).label
@@ -135,9 +135,8 @@ def test_predict_wrong_use(classifier, writer, tmp_path):
     qa = bundles.encoder_bundle(tmp_path / "qa", "question-answering")
     assert run(predict, qa, "no context").exit_code == 2
     assert run(predict, qa, "who\tthe cat sat").exit_code == 0
-    answered = run(predict, classifier, text="\n  \n")
-    assert isinstance(answered.exception, ServeError)
-    assert "nothing to answer" in str(answered.exception)
+    answered = run(predict, classifier, text="")
+    assert (answered.exit_code, "nothing to answer" in answered.output) == (2, True)
     answered = run(predict, writer, text="the cat\n" + "the cat " * 99 + "\n")
     assert "line 2: a prompt of" in str(answered.exception)
     assert isinstance(run(predict, tmp_path, "x").exception, BundleError)
