@@ -1,7 +1,9 @@
 """Words that are never written, however tokens might spell them."""
 
+import gzip
 import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,3 +105,39 @@ def test_a_tokenizer_that_looks_at_neighbours_is_refused(tmp_path):
     made = tokenizer(tmp_path, pieces, decoders.BPEDecoder(suffix="</w>"))
     with pytest.raises(InputError, match=r"bad_words cannot be followed.*bad_words_ids"):
         BannedWords.of(made, ["lower"])
+
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
+NAMES = ["minimind", "phi-3-mini", "roberta-base", "t5-small"]
+
+
+def real(name: str, folder: Path) -> TextTokenizer:
+    packed, plain = (REAL / name / file for file in ("tokenizer.json.gz", "tokenizer.json"))
+    if not packed.exists() and not plain.exists():
+        pytest.skip(f"{REAL / name} is not here")
+    text = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
+    (folder / "tokenizer.json").write_bytes(text)
+    return TextTokenizer(folder / "tokenizer.json", TokenizerSpec(max_length=64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_that_spell_the_word_by_any_pieces(name, tmp_path):
+    """Rows of pieces of the words alone: without the ban nearly all rows would hold one."""
+    made = real(name, tmp_path)
+    words = ["banana", "na n", "café", "日本"]
+    banned, table = BannedWords.of(made, words), TokenBytes.of(made)
+    whole = b" ".join(word.encode() for word in words)
+    pieces = [number for number, text in enumerate(table.rest) if text and text in whole]
+    draw, free, long = random.Random(2), 0, 0
+    for _ in range(60):
+        ids, loose = [], []
+        for _ in range(200):
+            loose.append(draw.choice(pieces))
+            out = {*banned.always.tolist(), *banned.completing(np.array(ids, np.int64)).tolist()}
+            if allowed := [token for token in pieces if token not in out]:
+                ids.append(draw.choice(allowed))
+        for text in (made.decode(ids), made.decode([pieces[0], *ids])):
+            assert not any(word in text for word in words), (text, ids)
+        free += any(word in made.decode(loose) for word in words)
+        long += len(ids) == 200
+    assert free > 10 and long == 60
