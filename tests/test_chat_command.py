@@ -138,7 +138,7 @@ def test_settings_are_changed_together_or_not_at_all(talk):
     assert talk.settings == {"max_new_tokens": 3, **wanted}
     for wrong, message in (
         ("seed=4 temperature=-1", "temperature=-1"),
-        ("beams=3", "expected NAME=VALUE"),
+        ("beams=3", "did you mean .num_beams."),
         ("seed", "expected NAME=VALUE"),
     ):
         with pytest.raises(InputError, match=message):
@@ -225,3 +225,13 @@ def test_what_does_not_fit_is_said_and_forgotten(talk, monkeypatch, capsys):
 def test_options_that_cannot_be_meant(bundle, options, words):
     got = run(bundle, ["the cat"], *options)
     assert got.exit_code == 2 and words in " ".join(got.output.split()), got.output
+
+
+def test_a_setting_that_is_misspelt_is_guessed(talk):
+    with pytest.raises(InputError, match=r"/settings temprature=1: .* did you mean 'temperature'"):
+        talk.command("/settings temprature=1")
+    with pytest.raises(InputError, match="/settings top_k: expected NAME=VALUE"):
+        talk.command("/settings top_k")
+    with pytest.raises(InputError, match=r"do_sample=False .* temperature=0.5"):
+        talk.command("/settings temperature=0.5 do_sample=false")
+    assert "temperature" not in talk.settings

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from serve.decoding.agreement import unknown_setting
 from serve.errors import InputError
 from serve.pipelines.chat import ChatPipeline, ChatReply, ChatStream
 from serve.text.chat import check_messages
@@ -134,9 +135,11 @@ class Conversation:
         changed = dict(self.settings)
         for part in _assignments(text):
             name, equals, value = part.partition("=")
-            if not equals or name not in self.pipeline.setting_names():
-                known = ", ".join(self.pipeline.setting_names())
-                raise InputError(f"/settings {part}: expected NAME=VALUE, of {known}")
+            known = self.pipeline.setting_names()
+            if not equals:
+                raise InputError(f"/settings {part}: expected NAME=VALUE, of {', '.join(known)}")
+            if name not in known:
+                raise InputError(f"/settings {part}: {unknown_setting(name, known).message}")
             if value:
                 changed[name] = _value(value)
             else:
