@@ -10,7 +10,7 @@ from typing import Any
 from serve.bundle.manifest import Manifest
 from serve.decoding.agreement import unknown_setting
 from serve.decoding.engine import SLOTS
-from serve.decoding.generator import Generation
+from serve.decoding.generation import Generation
 from serve.decoding.request import Completion, Request
 from serve.errors import InputError
 from serve.pipelines.base import check_choice, for_each

@@ -12,7 +12,8 @@ from tokenizers import Encoding
 from serve.bundle.manifest import Manifest
 from serve.decoding.agreement import unknown_setting
 from serve.decoding.engine import SLOTS
-from serve.decoding.generator import Generation, Generator
+from serve.decoding.generation import Generation
+from serve.decoding.generator import Generator
 from serve.decoding.request import Completion, Request
 from serve.decoding.settings import GenerationSettings
 from serve.errors import InputError
