@@ -127,6 +127,8 @@ def test_sizes_of_engines(writer, given):
 def test_choices_of_a_pipeline(folder, chat):
     with pytest.raises(InputError, match="prefix_cache='64MB': expected a number of bytes"):
         serve.load(folder, prefix_cache="64MB")
+    with pytest.raises(InputError, match="draft=5: expected the folder"):
+        serve.load(folder, draft=5)
     with pytest.raises(InputError, match="template=5"):
         serve.load(folder, task="chat", template=5)
     with pytest.raises(InputError, match="bundle=None"):

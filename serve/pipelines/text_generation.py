@@ -65,6 +65,8 @@ class TextGenerator(Pipeline):
         prefix_cache: int = 0,
         draft: str | Path | None = None,
     ) -> None:
+        if draft is not None and not isinstance(draft, str | Path):
+            raise InputError(f"draft={draft!r:.60}: expected the folder of a bundle")
         self.manifest = manifest
         self.tokenizer = TextTokenizer.of(manifest)
         self.generator = Generator(
