@@ -4,6 +4,8 @@ from pathlib import Path
 
 import serve_bundles as bundles
 
+from serve.search.index import Index
+
 STORY = (
     "The cat sat on the mat. It looked at the old house by the sea!\n\n"
     "A red boat sails over the sea, the wind is cold. The sun is low\nand bread is on the table."
@@ -46,3 +48,11 @@ def make_notes(root: Path) -> Path:
     (root / "picture.png").write_bytes(b"\x89PNG")
     (root / ".hidden" / "x.txt").write_text("not to be found", encoding="utf-8")
     return root
+
+
+def index_of(folder, embedder, **settings):
+    return Index.of_folder(embedder, folder, **settings)
+
+
+def found(index, query, **settings):
+    return [(hit.source, hit.start, hit.text) for hit in index.search(query, **settings)]

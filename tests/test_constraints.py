@@ -1,7 +1,6 @@
 """Answers that follow expressions, schemas, lists and grammars, whatever the scores say."""
 
 import gc
-import gzip
 import json
 import re
 import weakref
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serve_bundles as bundles
+import tokenizer_cases
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from serve.bundle.manifest import TokenizerSpec
@@ -20,7 +20,6 @@ from serve.text.token_bytes import TokenBytes
 from serve.text.tokenizer import TextTokenizer
 
 pytest.importorskip("llguidance")
-REAL = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -72,15 +71,7 @@ def words(folder: Path, decoder=None, suffix: str = "") -> TextTokenizer:
 
 
 def real(name: str):
-    def opened(folder: Path) -> TextTokenizer:
-        packed, plain = (REAL / name / file for file in ("tokenizer.json.gz", "tokenizer.json"))
-        if not packed.exists() and not plain.exists():
-            pytest.skip(f"{REAL / name} is not here")
-        text = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
-        (folder / "tokenizer.json").write_bytes(text)
-        return open_tokenizer(folder / "tokenizer.json")
-
-    return pytest.param(opened, id=name)
+    return tokenizer_cases.real(name, open_tokenizer)
 
 
 CAPABLE = [byte_level, fallback, real("phi-3-mini"), real("roberta-base"), real("minimind")]

@@ -26,21 +26,6 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["buffer", "grow"])
-def layout(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def decoder(layout, tmp_path_factory):
-    return Generator(bundles.decoder_bundle(tmp_path_factory.mktemp(layout) / "d", layout))
-
-
-@pytest.fixture(scope="module")
-def seq2seq(layout, tmp_path_factory):
-    return Generator(bundles.seq2seq_bundle(tmp_path_factory.mktemp(layout) / "s", layout))
-
-
 def run(generator, request):
     """The answer, and how many runs of the decoder it took."""
     engine = generator.engine_for([request])

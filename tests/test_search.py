@@ -11,6 +11,7 @@ import pytest
 import search_cases
 import serve_bundles as bundles
 from click.testing import CliRunner
+from search_cases import index_of
 
 import serve
 from serve.commands.search import search as command
@@ -34,14 +35,6 @@ def embedder(bundle):
 @pytest.fixture
 def folder(tmp_path):
     return search_cases.make_notes(tmp_path / "notes")
-
-
-def index_of(folder, embedder, **settings):
-    return Index.of_folder(embedder, folder, **settings)
-
-
-def found(index, query, **settings):
-    return [(hit.source, hit.start, hit.text) for hit in index.search(query, **settings)]
 
 
 # --- texts ----------------------------------------------------------------------------------------

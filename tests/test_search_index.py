@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import search_cases
 import serve_bundles as bundles
+from search_cases import found, index_of
 
 import serve
 from serve.errors import IndexFileError, InputError
@@ -28,14 +29,6 @@ def embedder(bundle):
 @pytest.fixture
 def folder(tmp_path):
     return search_cases.make_notes(tmp_path / "notes")
-
-
-def index_of(folder, embedder, **settings):
-    return Index.of_folder(embedder, folder, **settings)
-
-
-def found(index, query, **settings):
-    return [(hit.source, hit.start, hit.text) for hit in index.search(query, **settings)]
 
 
 # --- a folder -------------------------------------------------------------------------------------

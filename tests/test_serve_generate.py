@@ -20,21 +20,6 @@ PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 14, 13, 12, 12, 19, 12, 12, 12], [7]]
 TOLERANCE = 2e-4  # float32 in another order of summation; measured 3e-5
 
 
-@pytest.fixture(scope="module", params=["buffer", "grow"])
-def layout(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def decoder(layout, tmp_path_factory):
-    return Generator(bundles.decoder_bundle(tmp_path_factory.mktemp(layout) / "d", layout))
-
-
-@pytest.fixture(scope="module")
-def seq2seq(layout, tmp_path_factory):
-    return Generator(bundles.seq2seq_bundle(tmp_path_factory.mktemp(layout) / "s", layout))
-
-
 def weights_of(generator):
     graph = generator.manifest.graphs["decoder" if generator.encoder else "model"]
     vocabulary = graph.outputs[0].shape[2]

@@ -1,11 +1,11 @@
 """Text that grows by tokens: whole characters only, and stop strings wherever tokens end."""
 
-import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
 import serve_bundles as bundles
+import tokenizer_cases
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
 from serve.bundle.manifest import TokenizerSpec
@@ -13,7 +13,6 @@ from serve.text.assembling import Detokenizer, TextAssembler
 from serve.text.stops import StopMatcher
 from serve.text.tokenizer import TextTokenizer
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "tokenizers"
 TEXTS = [
     *bundles.TEXTS,
     "Ελληνικά, русский, עברית, العربية, हिन्दी, தமிழ், ไทย, 한국어, ქართული",
@@ -53,15 +52,7 @@ def fallback(folder: Path) -> TextTokenizer:
 
 
 def real(name: str):
-    def opened(folder: Path) -> TextTokenizer:
-        packed, plain = (REAL / name / file for file in ("tokenizer.json.gz", "tokenizer.json"))
-        if not packed.exists() and not plain.exists():
-            pytest.skip(f"{REAL / name} is not here")
-        text = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()
-        (folder / "tokenizer.json").write_bytes(text)
-        return open_tokenizer(folder / "tokenizer.json")
-
-    return pytest.param(opened, id=name)
+    return tokenizer_cases.real(name, open_tokenizer)
 
 
 ALL = [

@@ -165,14 +165,18 @@ class Cache(ABC):
         self.lengths[:count] += 1
         return self._step(np.asarray(tokens, np.int64), self.reader if by_reader else self.decoder)
 
+    def alike(self, row: int, tokens: np.ndarray) -> int:
+        """How many positions a row and some tokens begin with alike."""
+        both = min(int(self.lengths[row]), len(tokens))
+        same = self.tokens[row, :both] == tokens[:both]
+        return both if same.all() else int(same.argmin())
+
     def copy(self, source: int, target: int) -> None:
         """Make one row like another; what they share already, tokens alike, is not copied."""
         length = int(self.lengths[source])
         start = 0
         if self.memory.same(source, target):
-            both = min(length, int(self.lengths[target]))
-            alike = self.tokens[source, :both] == self.tokens[target, :both]
-            start = both if alike.all() else int(alike.argmin())
+            start = self.alike(target, self.tokens[source, :length])
         else:
             self.memory.follow(source, target)
         if start < length:

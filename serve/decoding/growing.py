@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from serve.decoding.cache import HIDDEN, Cache, present_name
+from serve.decoding.memory import widened
 from serve.runtime.session import Session, run_bound
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ class GrowCache(Cache):
             logits, values = self._run(
                 session, 0, ids, mask, [array[:count] for array in self._past], False
             )
-            self._held = np.concatenate([mask, _wider(self._held[count:], mask.shape[1], axis=1)])
+            self._held = np.concatenate([mask, widened(self._held[count:], mask.shape[1], axis=1)])
             self._past = [
-                np.concatenate([value.numpy(), _wider(old[count:], mask.shape[1])])
+                np.concatenate([value.numpy(), widened(old[count:], mask.shape[1])])
                 for value, old in zip(values, self._past, strict=True)
             ]
         if self.states is not None:
@@ -123,8 +124,8 @@ class GrowCache(Cache):
         """Let a row hold what fills `present` [1, heads, time, head_dim]."""
         length = present[0].shape[2]
         width = max(self._held.shape[1], length)
-        self._past = [_wider(past, width) for past in self._past]
-        self._held = _wider(self._held, width, axis=1)
+        self._past = [widened(past, width) for past in self._past]
+        self._held = widened(self._held, width, axis=1)
         for past, new in zip(self._past, present, strict=True):
             past[row, :, :length] = new[0]
         self._held[row] = np.arange(width) < length
@@ -134,9 +135,9 @@ class GrowCache(Cache):
         width = max(self._held.shape[1], rows[0].shape[2])
         new = np.zeros((len(rows[0]), width), bool)
         new[:, : rows[0].shape[2]] = held
-        self._held = np.concatenate([_wider(self._held, width, axis=1), new])
+        self._held = np.concatenate([widened(self._held, width, axis=1), new])
         self._past = [
-            np.concatenate([_wider(past, width), _wider(more, width)])
+            np.concatenate([widened(past, width), widened(more, width)])
             for past, more in zip(self._past, rows, strict=True)
         ]
 
@@ -185,11 +186,3 @@ class GrowCache(Cache):
             states, *present = present
             self.states = states.numpy()
         return logits.numpy(), present
-
-
-def _wider(array: np.ndarray, width: int, axis: int = 2) -> np.ndarray:
-    """Zeros behind, up to a width."""
-    if array.shape[axis] == width:
-        return array
-    pads = [(0, width - array.shape[at] if at == axis else 0) for at in range(array.ndim)]
-    return np.pad(array, pads)

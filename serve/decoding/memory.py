@@ -124,10 +124,11 @@ def _joined(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     """Lines below one another, zeros where one is shorter in time."""
     time = 2 if old.ndim == 4 else 1
     width = max(old.shape[time], new.shape[time])
-    return np.concatenate([_widened(part, time, width) for part in (old, new)])
+    return np.concatenate([widened(part, width, time) for part in (old, new)])
 
 
-def _widened(array: np.ndarray, axis: int, width: int) -> np.ndarray:
+def widened(array: np.ndarray, width: int, axis: int = 2) -> np.ndarray:
+    """Zeros behind, up to a width."""
     if array.shape[axis] == width:
         return array
     pads = [(0, width - array.shape[at] if at == axis else 0) for at in range(array.ndim)]

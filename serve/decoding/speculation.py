@@ -17,6 +17,7 @@ import numpy as np
 from serve.decoding.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    from serve.decoding.cache import Cache
     from serve.decoding.generator import Generator
 
 _LONGEST, _SHORTEST = 4, 2  # tokens that have to agree for what followed them to be guessed
@@ -106,7 +107,7 @@ class DraftModel(Drafts):
         self._draft = draft
         self._input = encoder_ids
         self._text = list(prompt)
-        self._cache = draft.new_cache(1, draft.max_length)
+        self._cache: Cache | None = None  # once there is something to guess
 
     def add(self, tokens: Sequence[int]) -> None:
         """Take tokens that were decided."""
@@ -115,15 +116,15 @@ class DraftModel(Drafts):
     def guess(self, count: int) -> list[int]:
         """The draft model's likeliest continuation."""
         cache, text = self._cache, self._text
+        if cache is None:
+            cache = self._cache = self._draft.new_cache(1, self._draft.max_length)
         count = min(count, cache.capacity - len(text) + 1)
         if count < 1:
             return []
         if not cache.rows:
             logits = cache.add([text], self._draft.encode([self._input or text]))[0]
         else:
-            held = int(min(cache.lengths[0], len(text) - 1))
-            alike = cache.tokens[0, :held] == np.asarray(text[:held])
-            held = held if alike.all() else int(alike.argmin())
+            held = cache.alike(0, np.asarray(text[:-1]))
             cache.trim(0, held)
             logits = cache.extend(0, text[held:], steps=True)
         found = [int(logits.argmax())]
